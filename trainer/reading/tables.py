@@ -47,6 +47,8 @@ WRITTEN = TableOptions(keep_na=True)
 """Options for tables of `written_times`."""
 _EYES: Sequence[Measure] = ("gaze", "first_fixation", "go_past", "total")
 """Measures without a time for a unit that is skipped; the first that a table has tells where it does not itself."""
+_FIRST_PASS: Sequence[Measure] = ("first_fixation", "gaze", "go_past")
+"""Measures that a unit does not have which the first pass skips (Inhoff and Radach 1998)."""
 _WHOLE = re.compile(r"(-?\d{1,9})(\.0*)?")
 _TRUTHS = {"true": 1.0, "false": 0.0}
 _ABSENT = frozenset({"", ".", *ABSENT})
@@ -520,18 +522,37 @@ class _Table:
         notes: list[Note] = []
         values: dict[Measure, _Floats] = {}
         n_zeros = 0
+        is_skipped = bytes(value == 1 for value in compress(self._values.get("skipping", ()), kept))
+        of_later: set[int] = set()
+        later: list[str] = []
         for measure, column in self._values.items():
             times = array("d", compress(column, kept))
             notes += self._of_marks(measure)
             if measure != "skipping":
                 n_zeros += times.count(0.0)
                 times = array("d", (value or nan for value in times))
+            if measure in _FIRST_PASS:
+                pairs = enumerate(zip(is_skipped, times, strict=False))
+                rows = [row for row, (skip, time) in pairs if skip and _is_known(time)]
+                of_later |= {*rows}
+                later += [self._columns.measures[measure]] if rows else []
+                for row in rows:
+                    times[row] = nan
             if all(map(isnan, times)):
                 notes.append(note("No times in `{column}`.", column=safe_name(self._columns.measures[measure])))
             else:
                 values[measure] = times
         if n_zeros:
             notes.append(note("Read as without a time: {cells} of 0.", cells=counted_note(n_zeros, "cell")))
+        if of_later:
+            notes.append(
+                note(
+                    "Read as without a time in {columns}, as the first pass skips the unit: {rows} with that of a later"
+                    " visit.",
+                    columns=shown_names(later),
+                    rows=counted_note(len(of_later), "row"),
+                )
+            )
         notes += self._skipped(values)
         if len(values) > 1 and len({*filter(_is_known, values.get("skipping", ()))}) == 1:
             del values["skipping"]
@@ -566,7 +587,7 @@ class _Table:
         column = safe_name(self._columns.measures[timed])
         derived = array("d", map(isnan, values[timed]))
         given = values.setdefault("skipping", array("d", [nan]) * len(derived))
-        n_later = sum(map(_is_later, given, derived))
+        n_later = sum(skip == 1 and _is_known(time) for skip, time in zip(given, values[timed], strict=True))
         notes: list[Note] = []
         if any(map(isnan, given)):
             if any(derived):
@@ -679,10 +700,6 @@ def _letters(word: str) -> str:
 
 def _is_known(value: float) -> bool:
     return not isnan(value)
-
-
-def _is_later(is_skipped: float, has_no_time: float) -> bool:
-    return is_skipped == 1 and not has_no_time
 
 
 def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:

@@ -113,7 +113,7 @@ FORMS = {
         '"1","en_3","en",1,1,1,"In",520,210,0,210,0,1\n"2","en_3","en",1,1,2,"Rome",NA,NA,NA,NA,1,NA\n'
         '"3","tr_1","tr",1,1,1,"Roma",250,250,250,250,0,0\n',
         {
-            "1:en/1/In/en_3": {"first_fixation": 210, "gaze": 210, "total": 520, "skipping": 1},
+            "1:en/1/In/en_3": {"total": 520, "skipping": 1},
             "1:en/2/Rome/en_3": {"skipping": 1},
             "1:tr/1/Roma/tr_1": eyes(250, 250, 250, 250),
         },
@@ -398,7 +398,7 @@ def test_notes__tell_each_guess() -> None:
     assert rows_of(times) == {
         "a/1/Dogs/p": {"total": 300, "skipping": 1},
         "a/1/Dogs/q": {"gaze": 200, "total": 300, "skipping": 0},
-        "a/4/bark/p": {"gaze": 200, "total": 200, "skipping": 1},
+        "a/4/bark/p": {"total": 200, "skipping": 1},
         "a/5/now/p": {"gaze": 200, "total": 200, "skipping": 0},
     }
     assert notes_of(times) == [
@@ -407,7 +407,7 @@ def test_notes__tell_each_guess() -> None:
         "Left out: 1 row of a person and a unit that an earlier row has, first in line 4.",
         "No times in `maze`.",
         "Read as without a time: 1 cell of 0.",
-        "Skipped units have a time of a later visit in `gaze`: 1 row.",
+        "Read as without a time in `gaze`, as the first pass skips the unit: 1 row with that of a later visit.",
         "Words of 1 text have no rows, first before position 4 of text a: surprisal is computed without them, and the"
         " next units have no unit before. A column `running_text` with the whole text of a row gives them.",
     ]
@@ -558,6 +558,29 @@ def test_encoding__is_utf8_or_windows_1252_where_no_turkish_or_russian_letter_is
     for bad, said in [(b"\x81", "is not UTF-8"), (b"\xe9\0", "is NUL"), (content.encode("utf-16"), "is UTF-16 text")]:
         with refused(ErrorCode.INVALID_INPUT, said):
             read("t.csv", bad)
+
+
+@pytest.mark.parametrize("measure", ["first_fixation", "gaze", "go_past"])
+def test_first_pass__has_no_time_of_a_unit_that_it_skips(measure: Measure) -> None:
+    rows = "a,1,The,p,1,250,300\na,2,dog,p,0,260,310\na,3,ran,p,1,,\na,1,The,q,TRUE,1,0\n"
+    times = read("t.csv", f"text,position,word,person,IA_SKIP,{measure},total\n{rows}")
+    assert rows_of(times) == {
+        "a/1/The/p": {"total": 300, "skipping": 1},
+        "a/2/dog/p": {measure: 260, "total": 310, "skipping": 0},
+        "a/3/ran/p": {"skipping": 1},
+        "a/1/The/q": {"skipping": 1},
+    }
+    said = (
+        f"Read as without a time in `{measure}`, as the first pass skips the unit: 2 rows with that of a later visit."
+    )
+    assert said in notes_of(times)
+    assert not any("later visit" in note for note in notes_of(read("t.csv", written_times(times), WRITTEN)))
+
+
+def test_total__keeps_the_times_of_later_visits() -> None:
+    times = read("t.csv", "text,position,word,person,skip,total\na,1,The,p,1,300\na,2,dog,p,0,310\n")
+    assert rows_of(times)["a/1/The/p"] == {"total": 300, "skipping": 1}
+    assert notes_of(times)[:1] == ["Skipped units have a time of a later visit in `total`: 1 row."]
 
 
 def test_texts__of_the_same_words_belong_to_one_item() -> None:
