@@ -91,7 +91,10 @@ class TableOptions(Frozen, json_schema_extra=describe_fields):
     """Options for reading a table of times."""
 
     columns: Mapping[str, str] = {}
-    """The columns of a table with other names, by the names that are known: `{"self_paced": "RT_ms"}`."""
+    """The columns of a table with other names, by the names that are known: `{"self_paced": "RT_ms"}`.
+
+    `+` joins the columns that name a text or a person together: `{"person": "list+subject"}`.
+    """
     quoting: Quoting | None = None
     """Read quotation marks as those around cells (csv) or as plain characters (none); default: as fits."""
     keep_na: bool = False

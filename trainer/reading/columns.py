@@ -19,6 +19,7 @@ Names are compared without case and punctuation:
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from trainer.config.validation import did_you_mean, safe_name
@@ -43,6 +44,8 @@ _CONDITIONS = (
     *("sentnum", "sentencenumber"),
 )
 """Columns that tell texts of one name apart, where they must."""
+_GROUPS = ("list", "group", "session", "experiment", "study", "file", "filename", "lab", "site", "lang", "country")
+"""Columns of groups of persons."""
 _NAMES: Mapping[str, Sequence[str]] = {
     "item": ("item",),
     "position": (
@@ -79,6 +82,8 @@ _TIME = "time"
 _RUNNING = ("runningtext", "paragraph", "sentence", "passage", "text")
 """Columns that may have the running text, such as the sentence."""
 _MEANINGS = {"text": "the text", "position": "the position in it", "word": "the word", "self_paced": "the reading time"}
+_JOINED = ("text", "person")
+"""Names that several columns may have together."""
 _SIGNS = re.compile(r"[\W_]+")
 
 
@@ -94,7 +99,10 @@ class Columns(NamedTuple):
     """True if the options name the column of the items."""
     position: str
     word: str
-    person: str | None
+    person: Sequence[str]
+    """Columns whose values together name a person; none in a table of means."""
+    groups: Sequence[str]
+    """Columns of groups of persons, whose readers may be numbered anew in each."""
     conditions: Sequence[str]
     """Columns that may tell texts of one name apart."""
     running: Sequence[str]
@@ -105,9 +113,9 @@ class Columns(NamedTuple):
 
     def roles(self) -> dict[str, str]:
         """Return the roles of the columns that are certainly read."""
-        own = {self.position: "position", self.word: "word", self.person: "person", self.item: "item"}
-        roles = {**dict.fromkeys(self.text, "text"), **{column: role for column, role in own.items() if column}}
-        return roles | {column: measure for measure, column in self.measures.items()}
+        own = dict.fromkeys(self.text, "text") | {self.position: "position", self.word: "word"}
+        own |= dict.fromkeys(self.person, "person") | ({} if self.item is None else {self.item: "item"})
+        return own | {column: measure for measure, column in self.measures.items()}
 
 
 def columns_of(names: Sequence[str], given: Mapping[str, str]) -> Columns:
@@ -115,7 +123,8 @@ def columns_of(names: Sequence[str], given: Mapping[str, str]) -> Columns:
 
     Raises INVALID_INPUT with all columns of the table where one is missing or could be one of several.
     """
-    return _Names(names, given, [*_given_texts(names, given)]).columns()
+    several = {role: [*_given_columns(names, role, name)] for role, name in given.items()}
+    return _Names(names, given, several).columns()
 
 
 def column_option(*roles: str) -> str:
@@ -123,44 +132,44 @@ def column_option(*roles: str) -> str:
     return f"`columns` (`{' '.join(f'--column {role}=NAME' for role in roles)}`)"
 
 
-def _given_texts(names: Sequence[str], given: Mapping[str, str]) -> Iterator[str]:
-    """Check the columns that the options name, and yield those of the name of a text, which `+` joins."""
-    for role, name in given.items():
-        if role not in ROLES:
-            near = did_you_mean(role, ROLES) or f": known are {', '.join(ROLES)}."
-            raise field_error(ErrorCode.INVALID_INPUT, "columns", f"has an unknown name '{safe_name(role)}'{near}")
-        several = name.split("+") if role == "text" and name not in names else [name]
-        for one in several:
-            if one not in names:
-                message = f"names '{safe_name(one)}', but the table has: {shown_names(names)}."
-                raise field_error(ErrorCode.INVALID_INPUT, "columns", message)
-        if role == "text":
-            yield from several
+def _given_columns(names: Sequence[str], role: str, name: str) -> Iterator[str]:
+    """Check what the options name as a column, and yield it, or the columns of a text or a person that `+` joins."""
+    if role not in ROLES:
+        near = did_you_mean(role, ROLES) or f": known are {', '.join(ROLES)}."
+        raise field_error(ErrorCode.INVALID_INPUT, "columns", f"has an unknown name '{safe_name(role)}'{near}")
+    for one in name.split("+") if role in _JOINED and name not in names else [name]:
+        if one not in names:
+            message = f"names '{safe_name(one)}', but the table has: {shown_names(names)}."
+            raise field_error(ErrorCode.INVALID_INPUT, "columns", message)
+        yield one
 
 
 class _Names:
     """The names of a table's columns without case and punctuation, but for those that the options have."""
 
-    def __init__(self, names: Sequence[str], given: Mapping[str, str], texts: Sequence[str]) -> None:
-        self._names, self._given, self._texts = names, given, texts
+    def __init__(self, names: Sequence[str], given: Mapping[str, str], several: Mapping[str, Sequence[str]]) -> None:
+        self._names, self._given, self._several = names, given, several
+        # a list of readers, which is part of the names of persons, can tell texts apart too
+        taken = [columns for role, columns in several.items() if role != "person" or len(columns) == 1]
         self._plain: dict[str, list[str]] = {}
         for name in names:
-            if name not in (*given.values(), *texts):
-                self._plain.setdefault(_SIGNS.sub("", name).casefold(), []).append(name)
+            if name not in chain.from_iterable(taken):
+                self._plain.setdefault(_plain(name), []).append(name)
 
     def columns(self) -> Columns:
         """Return the columns; raises INVALID_INPUT."""
-        texts, word = self._texts, self._find("word")
+        texts, word = self._several.get("text", ()), self._find("word")
         if not texts:
             choices = [group for group in _TEXTS if {*group} <= self._plain.keys()]
             if word is None and ("text",) in choices and len(choices) > 1:
                 word = self._only("word", "text")  # of a table of regions: item, region, text
                 choices.remove(("text",))
-            texts = [self._only("text", name) for name in choices[0]] if choices else []
+            texts = [self._only("text", name) for name in choices[0]] if choices else ()
         measures = {measure: found for measure in MEASURES if (found := self._find(measure)) is not None}
         if not measures and _TIME in self._plain:
             measures = {"self_paced": self._only("self_paced", _TIME)}
         position, item = self._find("position"), self._find("item")
+        persons = self._several.get("person", [*filter(None, [self._find("person")])])
         if not texts or position is None or word is None or not measures:
             is_there = (texts, position, word, measures)
             raise self._missing([role for role, known in zip(_MEANINGS, is_there, strict=True) if not known])
@@ -173,7 +182,8 @@ class _Names:
             "item" in self._given,
             position,
             word,
-            self._find("person"),
+            persons,
+            [name for name in self._names if _plain(name) in _GROUPS and name not in persons],
             [one for name in _CONDITIONS for one in self._plain.get(name, ()) if one not in texts],
             [self._given["running_text"]] if is_running_given else running,
             is_running_given,
@@ -198,3 +208,8 @@ class _Names:
         named = f"it has {shown_names(self._names)}. Name it in {column_option(*roles)}."
         message = f"no column is known as that of {wanted}: {named}"
         return AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def _plain(name: str) -> str:
+    """Return the name of a column without case and punctuation."""
+    return _SIGNS.sub("", name).casefold()

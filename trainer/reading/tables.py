@@ -289,9 +289,9 @@ class _Table:
         self._names, self._columns, self._decimal = names, columns, decimal
         self._texts = [_Codes(name, ABSENT) for name in columns.text]
         self._words = _Codes(columns.word, () if keep_na else ABSENT)
-        self._persons = [] if columns.person is None else [_Codes(columns.person, ABSENT)]
+        self._persons = [_Codes(name, ABSENT) for name in columns.person]
         self._named = [*self._texts, self._words, *self._persons]
-        others = (*columns.conditions, *columns.running, *filter(None, [columns.item]))
+        others = (*columns.conditions, *columns.running, *columns.groups, *filter(None, [columns.item]))
         self._others = {name: _Codes(name) for name in others}
         self._positions, self._lines, self._left_out = array("q"), array("q"), array("q")
         self._of_positions: dict[str, int | None] = {}
@@ -365,7 +365,15 @@ class _Table:
             read = {column: role for column, role in read.items() if role != "item"}
         if running is not None:
             read[running.column] = "running_text"
-        guesses = [*self._of_names(conditions), *self._of_words(keys), *of_items, *of_equal, *of_repeated, *of_values]
+        guesses = [
+            *self._of_names(conditions),
+            *self._of_groups(persons),
+            *self._of_words(keys),
+            *of_items,
+            *of_equal,
+            *of_repeated,
+            *of_values,
+        ]
         data = ReadingData(
             name=file.shown,
             sha256=sha256(file.content).hexdigest(),
@@ -623,6 +631,23 @@ class _Table:
         if absent := [f"`{safe_name(word)}`" for word in self._absent_words if word]:
             words = ", ".join(absent)
             yield note("Read as no word: {words}. `keep_na` (`--set keep_na=true`) reads them as words.", words=words)
+
+    def _of_groups(self, persons: _Groups) -> Iterator[Note]:
+        """Yield a note on persons who are in several groups, where readers may be numbered anew in each."""
+        for name in self._columns.groups if self._persons else ():
+            groups: dict[int, int] = {}
+            pairs = zip(persons.numbers, self._others[name].numbers, strict=True)
+            several = [person for person, group in pairs if group >= 0 and groups.setdefault(person, group) != group]
+            if several:
+                column, named = safe_name(name), "+".join(safe_name(one.name) for one in self._persons)
+                yield note(
+                    "Read as one person each: {persons} with rows of several values of `{column}`, first {person}. If"
+                    " readers are numbered anew there, name both: `columns` (`--column person={column}+{named}`).",
+                    persons=counted_note(len({*several}), "person"),
+                    column=column,
+                    person=safe_name(persons.names[several[0]]),
+                    named=named,
+                )
 
     def _of_words(self, keys: _Ints) -> Iterator[Note]:
         """Yield a note on words that differ from those of the same unit in case or punctuation only."""

@@ -583,6 +583,33 @@ def test_total__keeps_the_times_of_later_visits() -> None:
     assert notes_of(times)[:1] == ["Skipped units have a time of a later visit in `total`: 1 row."]
 
 
+RESTART = "list,item,position,word,subject,rt\nA,1,1,The,s0,300\nA,1,1,The,s1,310\nB,2,1,An,s0,320\nB,2,1,An,s1,330\n"
+
+
+@pytest.mark.parametrize("name", ["list", "Session", "file"])
+def test_readers__who_may_be_numbered_anew_are_told_with_the_option(name: str) -> None:
+    times = read("t.csv", RESTART.replace("list", name, 1))
+    assert len(times.persons) == 2
+    said = (
+        f"Read as one person each: 2 persons with rows of several values of `{name}`, first s0. If readers are numbered"
+        f" anew there, name both: `columns` (`--column person={name}+subject`)."
+    )
+    assert notes_of(times) == [said]
+
+
+def test_readers__of_several_columns_are_those_with_names_of_their_own() -> None:
+    option = TableOptions(columns={"person": "list+subject"})
+    times = read("t.csv", RESTART, option)
+    assert times.persons == ["A:s0", "A:s1", "B:s0", "B:s1"] and notes_of(times) == []
+    unique = RESTART.replace("A,1,1,The,s", "A,1,1,The,A:s").replace("B,2,1,An,s", "B,2,1,An,B:s")
+    plain = read("t.csv", unique)
+    assert rows_of(plain) == rows_of(times) and notes_of(plain) == []
+    other = read("t.csv", RESTART.replace("B,2", "B,1"), option)
+    assert [text.name for text in other.texts] == ["1:A", "1:B"], "a list can tell texts apart too"
+    with refused(ErrorCode.INVALID_INPUT, "`columns` names 'lab', but the table has"):
+        read("t.csv", RESTART, TableOptions(columns={"person": "lab+subject"}))
+
+
 def test_texts__of_the_same_words_belong_to_one_item() -> None:
     header = "item,text,position,word,person,rt\n"
     texts = [("1", "a", "The dog"), ("2", "b", "A cat"), ("3", "c", "the dog."), ("3", "d", "a cat"), ("4", "e", "!")]
