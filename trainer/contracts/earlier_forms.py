@@ -124,6 +124,7 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
     "StudyResult": ((),),
     "BatteryRecord": ((Change("batteries", _with_templates),), ()),
     "Annotations": ((),),
+    "ReadingRecord": ((),),
     "ExperimentRecord": ((),),
     "ExperimentResult": ((),),
     "BatteryManifest": ((Change("batteries", _with_templates),), ()),

@@ -106,8 +106,8 @@ class ReadingOptions(TableOptions, CountOptions):
 
     measures: Annotated[tuple[Measure, ...], requires(are_different, "different from each other")] = ()
     """The measures to analyse, each by itself; default: all that the table has."""
-    separator: Separator = " "
-    """The characters between two units of a text."""
+    separator: Separator | None = None
+    """The characters between two units of a text without a running text; default: a space where one is written."""
     tokenizations: Tokenizations = "canonical"
     """The tokenizations of subwords to score: the tokenizer's (canonical), or all (marginal), which takes longer."""
     exclude: tuple[Exclusion, ...] = ("first", "last")
@@ -173,7 +173,7 @@ class ReadingData(Frozen):
 class ReadingRecord(JobRecord):
     """`request.json`; the table is in `times.csv` beside it, with the known names of its columns."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     reading_id: Identifier
     options: ReadingOptions
     runs: tuple[RunModel, ...]

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from hashlib import sha256
-from itertools import compress, pairwise
+from html import unescape
+from itertools import chain, compress, pairwise
 from math import isnan, nan
 from statistics import median
 from typing import NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 from trainer.config.validation import format_problem, safe_name
 from trainer.contracts.batteries import Quoting
@@ -39,7 +41,7 @@ from trainer.data.rows import (
     shown_names,
 )
 from trainer.reading.columns import Columns, column_option, columns_of
-from trainer.reading.running_text import Span, joined_words, places_in
+from trainer.reading.running_text import Span, first_absent, joined_words, places_in
 from trainer.reports.score_table import csv_lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
@@ -49,6 +51,9 @@ _EYES: Sequence[Measure] = ("gaze", "first_fixation", "go_past", "total")
 """Measures without a time for a unit that is skipped; the first that a table has tells where it does not itself."""
 _FIRST_PASS: Sequence[Measure] = ("first_fixation", "gaze", "go_past")
 """Measures that a unit does not have which the first pass skips (Inhoff and Radach 1998)."""
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
+_UNSEEN = {ord(sign): None for sign in "\u00ad\u2060\ufeff"}
+"""Soft hyphens, word joiners and byte order marks."""
 _WHOLE = re.compile(r"(-?\d{1,9})(\.0*)?")
 _TRUTHS = {"true": 1.0, "false": 0.0}
 _ABSENT = frozenset({"", ".", *ABSENT})
@@ -114,8 +119,11 @@ class Times(NamedTuple):
     """For each row the time in milliseconds, or 1 for a unit that is skipped; NaN without a time."""
 
 
-def read_times(file: TextFile, options: TableOptions, separator: str = " ") -> Times:
-    """Read a table of times; raises INVALID_INPUT with the columns of the table or the first line that is wrong."""
+def read_times(file: TextFile, options: TableOptions, separator: str | None = None) -> Times:
+    """Read a table of times; raises INVALID_INPUT with the columns of the table or the first line that is wrong.
+
+    The separator stands between two units of a text; None for a space where one is usually written.
+    """
     check_suffix(file.name, SUFFIXES)
     with in_file(file.name):
         text, notes = _decoded(file)
@@ -241,22 +249,42 @@ def _rows(text: str, suffix: str, quoting: Quoting | None) -> _Rows:
 
 
 class _Codes:
-    """A column of texts, of which each different one has a number; absent ones have -1."""
+    """A column of texts in NFC, of which each different one has a number; absent ones have -1."""
 
     def __init__(self, name: str, absent: Iterable[str] = ()) -> None:
         self.name, self.texts = name, list[str]()
         self.numbers = array("q")
+        self.escaped: dict[str, str] = {}
+        """Cells with escaped or invisible signs, and how they are read."""
         self._of_cells: dict[str, int] = {}
         self._of_texts: dict[str, int] = {text: -1 for text in ("", *absent)}
 
     def number(self, cell: str) -> int:
         known = self._of_cells.get(cell)
         if known is None:
-            text = " ".join(cell.split())
+            plain = _ENTITY.sub(_entity_sign, cell).translate(_UNSEEN)
+            text = _on_one_line(plain)
+            if plain != cell and text:
+                self.escaped[_on_one_line(cell)] = text
             known = self._of_cells[cell] = self._of_texts.setdefault(text, len(self.texts))
             if known == len(self.texts):
                 self.texts.append(text)
         return known
+
+    def unquote(self) -> None:
+        """Decode the percent signs of a column of Ibex, which writes `%2C` for commas, when all rows are read."""
+        if not any("%2C" in text.upper() for text in self.texts):
+            return
+        plain = [_on_one_line(unquote(text)) or text for text in self.texts]
+        self.escaped |= {text: read for text, read in zip(self.texts, plain, strict=True) if text != read}
+        places: dict[str, int] = {}
+        of_plain = [places.setdefault(text, len(places)) for text in plain]
+        self.texts = [*places]
+        self.numbers = array("q", (-1 if number < 0 else of_plain[number] for number in self.numbers))
+
+
+def _entity_sign(entity: re.Match[str]) -> str:
+    return unescape(entity[0])
 
 
 class _Groups(NamedTuple):
@@ -309,7 +337,7 @@ class _Table:
         if position is None or -1 in numbers:
             self._left_out.append(line)
             if position is not None and numbers[self._named.index(self._words)] == -1:
-                self._absent_words[" ".join(_text(line, self._columns.word, row).split())] = None
+                self._absent_words[_on_one_line(_text(line, self._columns.word, row))] = None
             return
         self._lines.append(line)
         self._positions.append(position)
@@ -327,11 +355,13 @@ class _Table:
                 known[cell] = value
             self._values[measure].append(known[cell])
 
-    def times(self, file: TextFile, separator: str, notes: Sequence[Note]) -> Times:
+    def times(self, file: TextFile, separator: str | None, notes: Sequence[Note]) -> Times:
         """Return the times of all rows; raises INVALID_INPUT for a unit with several words, or times of one person."""
         if not self._lines:
             needed = "a text, a position, a word and a person" if self._persons else "a text, a position and a word"
             raise AppError(ErrorCode.INVALID_INPUT, f"it has no row with {needed}.")
+        for column in (*self._named, *self._others.values()):
+            column.unquote()
         start = _Groups(array("q", bytes(8 * len(self._lines))), [""])
         base = reduce(_Groups.within, self._texts, start)
         groups, conditions = self._with_conditions(base)
@@ -347,13 +377,14 @@ class _Table:
         of_texts: list[list[int]] = [[] for _ in groups.names]
         for key in numbers:
             of_texts[groups.numbers[first_rows[key]]].append(first_rows[key])
-        running = self._running(groups, of_texts)
+        running, of_running = self._running(groups, of_texts)
         items, of_items = self._items(groups)
         texts: list[Text] = []
         units: list[Unit] = []
         for number, rows in enumerate(of_texts):
             words = [self._word(row) for row in rows]
             whole, places = running.texts[number] if running else joined_words(words, separator)
+            words = [whole[start:end] for start, end in places]
             item = items[number] or base.names[base.numbers[rows[0]]]
             found = zip(rows, words, places, strict=True)
             of_text = [Unit(number, self._positions[row], word, *place) for row, word, place in found]
@@ -365,14 +396,18 @@ class _Table:
             read = {column: role for column, role in read.items() if role != "item"}
         if running is not None:
             read[running.column] = "running_text"
+        if running is None:
+            of_running += _of_joints(texts, separator)
         guesses = [
             *self._of_names(conditions),
+            *self._of_escapes(read),
             *self._of_groups(persons),
             *self._of_words(keys),
             *of_items,
             *of_equal,
             *of_repeated,
             *of_values,
+            *of_running,
         ]
         data = ReadingData(
             name=file.shown,
@@ -471,31 +506,46 @@ class _Table:
         )
         return bad_line(self._lines[conflict.row], problem)
 
-    def _running(self, groups: _Groups, of_texts: Sequence[Sequence[int]]) -> "_Running | None":
+    def _running(self, groups: _Groups, of_texts: Sequence[Sequence[int]]) -> "tuple[_Running | None, list[Note]]":
         """Return the running texts of the first column that has one for each text, with its units in their order.
 
+        Notes tell of words that are spelled otherwise, or of columns that have one text for each but not its units.
         Raises INVALID_INPUT for a column of the options that has not.
         """
+        notes: list[Note] = []
+        of_words = [[self._word(row) for row in rows] for rows in of_texts]
         for name in self._columns.running:
-            column = self._others[name]
+            column, shown = self._others[name], safe_name(name)
             found: list[set[int]] = [set() for _ in of_texts]
             for group, number in zip(groups.numbers, column.numbers, strict=True):
-                found[group].add(number)
-            texts: list[tuple[str, Sequence[Span]]] = []
-            for numbers, rows in zip(found, of_texts, strict=True):
-                several = [column.texts[number] for number in numbers - {-1}]
-                words = [self._word(row) for row in rows]
-                places = places_in(several[0], words) if len(several) == 1 else []
-                if not places:
-                    break
-                texts.append((several[0], places))
-            else:
-                return _Running(name, texts)
+                if number >= 0:
+                    found[group].add(number)
+            bad = next((number for number, numbers in enumerate(found) if len(numbers) != 1), None)
+            absent: str | None = None
+            if bad is None:
+                wholes = [column.texts[number] for numbers in found for number in numbers]
+                places = [*map(places_in, wholes, of_words)]
+                if all(places):
+                    running = _Running(name, [*zip(wholes, places, strict=True)])
+                    return running, [*_of_spellings(running, of_words)]
+                bad = next(number for number, of_text in enumerate(places) if not of_text)
+                absent = first_absent(wholes[bad], of_words[bad])
+            text, word = safe_name(groups.names[bad]), safe_name(absent or "")
             if self._columns.is_running_given:
-                text = safe_name(groups.names[len(texts)])
                 problem = f"has not one running text of '{text}' with its units in their order"
-                raise AppError(ErrorCode.INVALID_INPUT, f"the column `{safe_name(name)}` {problem}.")
-        return None
+                if word:
+                    problem = f"has in the text '{text}' no '{word}' in its place"
+                raise AppError(ErrorCode.INVALID_INPUT, f"the column `{shown}` {problem}.")
+            if word:
+                notes.append(
+                    note(
+                        "Not read as running texts, as `{word}` of text {text} is not in its place there: `{column}`.",
+                        word=word,
+                        text=text,
+                        column=shown,
+                    )
+                )
+        return None, notes
 
     def _first_readings(self, unit: _Ints, persons: _Groups) -> tuple[bytes, list[Note]]:
         """Return 1 for the first row of each person and unit; raises INVALID_INPUT for others in a table of means."""
@@ -632,6 +682,19 @@ class _Table:
             words = ", ".join(absent)
             yield note("Read as no word: {words}. `keep_na` (`--set keep_na=true`) reads them as words.", words=words)
 
+    def _of_escapes(self, read: Mapping[str, str]) -> Iterator[Note]:
+        """Yield notes on cells with signs that stand for others, or for none."""
+        for column in (*self._named, *self._others.values()):
+            for cell, text in [*column.escaped.items()][:1] if column.name in read else ():
+                yield note(
+                    "Read as the signs that they stand for, and without invisible ones: {cells} of `{column}`, first"
+                    " `{cell}` as `{text}`.",
+                    cells=counted_note(len(column.escaped), "spelling"),
+                    column=safe_name(column.name),
+                    cell=safe_name(cell),
+                    text=safe_name(text),
+                )
+
     def _of_groups(self, persons: _Groups) -> Iterator[Note]:
         """Yield a note on persons who are in several groups, where readers may be numbered anew in each."""
         for name in self._columns.groups if self._persons else ():
@@ -727,6 +790,11 @@ def _is_known(value: float) -> bool:
     return not isnan(value)
 
 
+def _on_one_line(text: str) -> str:
+    """Return a text in NFC with single spaces, and without white space and zero-width spaces at its ends."""
+    return unicodedata.normalize("NFC", " ".join(text.strip("\u200b").split()))
+
+
 def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:
     """Return the texts with one item for those of the same words, so that no fold holds out what others train on."""
     items: dict[str, str] = {}  # that stand for others
@@ -755,6 +823,38 @@ def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:
             first=first_name,
         )
     ]
+
+
+def _of_spellings(running: _Running, of_words: Sequence[Sequence[str]]) -> Iterator[Note]:
+    """Yield a note on words that are spelled otherwise in the running text."""
+    other = [
+        (word, whole[start:end])
+        for (whole, places), words in zip(running.texts, of_words, strict=True)
+        for word, (start, end) in zip(words, places, strict=True)
+        if whole[start:end] != word
+    ]
+    for word, written in other[:1]:
+        yield note(
+            "Spelled otherwise in `{column}`: {words}, first `{word}` as `{written}`. The spelling there is scored.",
+            column=safe_name(running.column),
+            words=counted_note(len(other), "word"),
+            word=safe_name(word),
+            written=safe_name(written),
+        )
+
+
+def _of_joints(texts: Sequence[Text], separator: str | None) -> Iterator[Note]:
+    """Yield a note on units that are joined without a space, by no option."""
+    pairs = chain.from_iterable(pairwise(text.units) for text in texts)
+    bare = [f"{one.word}{two.word}" for one, two in pairs if separator is None and one.end == two.start]
+    for example in bare[:1]:
+        yield note(
+            "Joined without a space, as is usual before punctuation, in clitics and in scripts without spaces: {units},"
+            " first `{example}`. `separator` (`--set separator=' '`) gives another; a column `running_text` has the"
+            " texts as they are written.",
+            units=counted_note(len(bare), "unit"),
+            example=safe_name(example),
+        )
 
 
 def _of_gaps(texts: Sequence[Text], *, is_running: bool) -> Iterator[Note]:

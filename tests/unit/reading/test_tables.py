@@ -1,7 +1,9 @@
 """Tables of reading times in the forms in which data sets are published, and what is said of guesses and mistakes."""
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
+from html import unescape
 from math import isnan
 from typing import NamedTuple
 
@@ -23,8 +25,8 @@ OPTIONS = TableOptions()
 OWN = "text,position,word,person,rt\na,1,The,p,300\na,2,dog,p,420\na,1,The,q,250.5\na,2,dog,q,\n"
 
 
-def read(name: str, content: str | bytes, options: TableOptions = OPTIONS) -> Times:
-    return read_times(TextFile(name, content if isinstance(content, bytes) else content.encode()), options)
+def read(name: str, content: str | bytes, options: TableOptions = OPTIONS, separator: str | None = None) -> Times:
+    return read_times(TextFile(name, content if isinstance(content, bytes) else content.encode()), options, separator)
 
 
 def rows_of(times: Times) -> Rows:
@@ -431,7 +433,7 @@ def test_conditions__are_named_where_texts_need_them() -> None:
     [
         ("\u0936\u093e", "\u0936\u0940"),  # two vowel signs of Devanagari
         ("\u0e1b\u0e48\u0e32", "\u0e1b\u0e49\u0e32"),  # two tone marks of Thai
-        ("cafe\u0301", "cafe"),
+        ("caf\u00e9", "cafe"),
         ("t\u02b0", "t"),
         ("\U0001f600", "\U0001f622"),
         ("5\u20ac", "5$"),
@@ -448,7 +450,6 @@ def test_words__that_differ_in_marks_or_symbols_are_different_words(one: str, ot
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("caf\u00e9", "cafe\u0301"),
         ("\u0130stanbul", "istanbul"),
         ("don\u2019t", "don\ufffdt"),
         ("don`t", "don't"),
@@ -534,30 +535,158 @@ def test_running_text__is_read_only_if_each_text_has_one_with_all_units() -> Non
         read("t.csv", header + rows.format("The cat."), option)
 
 
+def table_of(words: Sequence[str], sentence: str | None = None) -> str:
+    """Return a table of one text, as JSON Lines."""
+    of_text: dict[str, str] = {} if sentence is None else {"sentence": sentence}
+    return "".join(
+        _json_line(text="a", position=place, word=word, person="p", rt=300 + place, **of_text)
+        for place, word in enumerate(words)
+    )
+
+
+def written(times: Times) -> list[str]:
+    """Return the characters of the units in the running text."""
+    return [times.texts[unit.text].running[unit.start : unit.end] for unit in times.units]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("T\u006f\u0302i u\u006f\u0302\u0301ng", "T\u00f4i u\u1ed1ng."),  # decomposed and composed
+        ("T\u00f4i u\u1ed1ng", "To\u0302i uo\u0302\u0301ng."),
+        ("I don't", "I don\u2019t."),
+        ("I don\u2019t", "I don't."),
+        ("don`t", "don\u02bct"),
+        ('say "no"', "say \u201cno\u201d!"),
+        ("say '' no ''", "say \u201eno\u201c!"),
+        ("the well\u2011known man", "the well-known man"),
+        ("the well-known man", "the well\u2010known man"),
+        ("a -- b", "a \u2013 b"),
+        ("well ...", "well\u2026"),
+        ("the \u0130stanbul", "The istanbul"),
+        ("stra\u00dfe", "Strasse"),
+        ("Donau\u00addampf", "Donaudampf"),
+        ("\ufeffthe dog\u200b", "the do\u200bg"),
+        ("a&amp;b", "a&b"),
+        ("a&b", "a&amp;b"),
+    ],
+)
+def test_running_text__has_words_in_another_spelling(words: str, sentence: str) -> None:
+    units = words.split()
+    times = read("t.jsonl", table_of(units, sentence))
+    assert times.is_running and len(times.units) == len(units)
+    assert [unit.word for unit in times.units] == written(times)
+    plain = unescape(unicodedata.normalize("NFC", sentence)).replace("\ufeff", "").rstrip(".!")
+    assert "".join(written(times)).replace(" ", "") == plain.replace(" ", ""), "as it is written in the text"
+    again = read("t.csv", written_times(times), WRITTEN)
+    assert (again.texts, again.units, notes_of(again)) == (times.texts, times.units, [])
+
+
+def test_running_text__is_told_where_words_are_spelled_otherwise_or_absent() -> None:
+    times = read("t.jsonl", table_of(["i", "don't", "know"], "I don\u2019t know."))
+    assert "Spelled otherwise in `sentence`: 2 words, first `i` as `I`. The spelling there is scored." in notes_of(
+        times
+    )
+    rest = table_of(["i", "don't", "go"], "I don\u2019t know.")
+    said = "Not read as running texts, as `go` of text a is not in its place there: `sentence`."
+    assert said in notes_of(read("t.jsonl", rest))
+    overlapping = table_of(["oh", ".", ".."], "oh\u2026")
+    assert not read("t.jsonl", overlapping).is_running, "a sign is not cut"
+    with refused(ErrorCode.INVALID_INPUT, "the column `sentence` has in the text 'a' no 'go' in its place."):
+        read("t.jsonl", rest, TableOptions(columns={"running_text": "sentence"}))
+    number = notes_of(read("t.jsonl", table_of(["i", "know"], "7")))
+    assert not any("running texts" in note for note in number), "the number of a sentence is none"
+
+
+def test_units__are_in_nfc() -> None:
+    times = read("t.jsonl", table_of(["To\u0302i", "\u0928\u093f"]))
+    assert [len(unit.word) for unit in times.units] == [3, 2], "marks that have no composed letter remain"
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        ("he did n't see the old man , but he knew .", "he didn't see the old man, but he knew."),
+        ("the boy 's dog ca n\u2019t we \u2019ll IT 'S", "the boy's dog can\u2019t we\u2019ll IT'S"),
+        ('" come here " , she said .', '"come here", she said.'),
+        ('she said " no ! " twice', 'she said "no!" twice'),
+        ('"Admiral, sir" he said', '"Admiral, sir" he said'),
+        (
+            "\u201c oh \u201d \u201e ja \u201c \u00bb hej \u00ab \u00ab oui \u00bb",
+            "\u201coh\u201d \u201eja\u201c \u00bbhej\u00ab \u00aboui\u00bb",
+        ),
+        ("`` a '' b", "``a'' b"),
+        ("this ( or that ) [ sic ] \u00bf no ?", "this (or that) [sic] \u00bfno?"),
+        ("the dogs' house 'tis rock 'n' roll", "the dogs' house 'tis rock 'n' roll"),
+        ("l' homme qu' il dell' arte", "l'homme qu'il dell'arte"),
+        ("about .5 or 5 % ...", "about .5 or 5%..."),
+        ("\u6211 \u65e9\u4e0a \u559d \u3002", "\u6211\u65e9\u4e0a\u559d\u3002"),
+        ("\u0e40\u0e02\u0e32 \u0e01\u0e34\u0e19", "\u0e40\u0e02\u0e32\u0e01\u0e34\u0e19"),
+        ("\ub098\ub294 \uac04\ub2e4 a \u2013 b", "\ub098\ub294 \uac04\ub2e4 a \u2013 b"),
+    ],
+)
+def test_units__are_joined_as_a_text_is_usually_written(words: str, whole: str) -> None:
+    times = read("t.jsonl", table_of(words.split()))
+    assert times.texts[0].running == whole
+    assert written(times) == words.split()
+    joints = [said for said in notes_of(times) if said.startswith("Joined without a space")]
+    assert len(joints) == (words != whole)
+    spaced = read("t.jsonl", table_of(words.split()), separator=" ")
+    assert spaced.texts[0].running == words and not any("Joined" in said for said in notes_of(spaced))
+
+
+def test_units__that_are_joined_without_a_space_are_told_with_an_example() -> None:
+    assert notes_of(read("t.jsonl", table_of(["he", "did", "n't", "go", "."])))[-1] == (
+        "Joined without a space, as is usual before punctuation, in clitics and in scripts without spaces: 2 units,"
+        " first `didn't`. `separator` (`--set separator=' '`) gives another; a column `running_text` has the texts as"
+        " they are written."
+    )
+
+
 def test_separator__stands_between_the_units() -> None:
-    file = TextFile("t.csv", "text,position,word,rt\na,1,\u4ed6,300\na,2,\u6765\u4e86,310\n".encode())
+    content = "text,position,word,rt\na,1,\u4ed6,300\na,2,\u6765\u4e86,310\n"
     for separator, whole in [("", "\u4ed6\u6765\u4e86"), (" ", "\u4ed6 \u6765\u4e86"), ("-", "\u4ed6-\u6765\u4e86")]:
-        times = read_times(file, OPTIONS, separator)
+        times = read("t.csv", content, separator=separator)
         assert times.texts[0].running == whole
-        assert [whole[unit.start : unit.end] for unit in times.units] == ["\u4ed6", "\u6765\u4e86"]
+        assert written(times) == ["\u4ed6", "\u6765\u4e86"]
 
 
-def test_encoding__is_utf8_or_windows_1252_where_no_turkish_or_russian_letter_is_possible() -> None:
-    content = OWN.replace("dog", "caf\u00e9")
-    times = read("t.csv", content.encode("cp1252"))
-    assert times.units[1].word == "caf\u00e9"
-    assert notes_of(times) == ["The file is not UTF-8: it is read as Windows-1252, such as `caf\u00e9`."]
-    assert notes_of(read("t.csv", content)) == []
-    for word, encoding in [
-        ("\u0131\u015f\u0131k", "cp1254"),
-        ("\u043c\u0438\u0440", "cp1251"),
-        ("\u043f\u0438\u0440", "koi8-r"),
-    ]:
-        with refused(ErrorCode.INVALID_INPUT, "is not UTF-8"):
-            read("t.csv", OWN.replace("dog", word).encode(encoding))
-    for bad, said in [(b"\x81", "is not UTF-8"), (b"\xe9\0", "is NUL"), (content.encode("utf-16"), "is UTF-16 text")]:
-        with refused(ErrorCode.INVALID_INPUT, said):
-            read("t.csv", bad)
+@pytest.mark.parametrize(
+    ("cells", "read_as", "said"),
+    [
+        (
+            ["hope%2C", "out,", "50%25", "5%"],
+            ["hope,", "out,", "50%", "5%"],
+            "2 spellings of `word`, first `hope%2C` as `hope,`",
+        ),
+        (["R%26D", "100%25"], ["R%26D", "100%25"], None),  # no table of Ibex
+        (
+            ["Q&amp;A", "&quot;no&#39;", "a&b"],
+            ["Q&A", "\"no'", "a&b"],
+            "2 spellings of `word`, first `Q&amp;A` as `Q&A`",
+        ),
+        (
+            ["Donau\u00addampf", "\ufeffthe", "a\u00a0b\u200b"],
+            ["Donaudampf", "the", "a b"],
+            "2 spellings of `word`, first",
+        ),
+    ],
+)
+def test_cells__are_read_as_the_signs_that_they_stand_for(
+    cells: Sequence[str], read_as: Sequence[str], said: str | None
+) -> None:
+    times = read("t.jsonl", table_of(cells), separator=" ")
+    assert [unit.word for unit in times.units] == read_as
+    found = [note for note in notes_of(times) if note.startswith("Read as the signs that they stand for")]
+    assert len(found) == (said is not None) and all(f"{said}" in note for note in found)
+    again = read("t.csv", written_times(times), WRITTEN, " ")
+    assert (again.units, notes_of(again)) == (times.units, [])
+
+
+def test_cells__of_ibex_that_decode_to_the_same_text_are_equal() -> None:
+    header = "text,position,word,person,rt\n"
+    times = read("t.csv", header + 'a,1,no%2c,p,300\na,1,"no,",q,300\na,1,no%2C,r,300\nb,1,x%20,p,300\nb,1,x,NA,1\n')
+    assert [unit.word for unit in times.units] == ["no,", "x"] and len(times.unit) == 4
 
 
 @pytest.mark.parametrize("measure", ["first_fixation", "gaze", "go_past"])
@@ -608,6 +737,24 @@ def test_readers__of_several_columns_are_those_with_names_of_their_own() -> None
     assert [text.name for text in other.texts] == ["1:A", "1:B"], "a list can tell texts apart too"
     with refused(ErrorCode.INVALID_INPUT, "`columns` names 'lab', but the table has"):
         read("t.csv", RESTART, TableOptions(columns={"person": "lab+subject"}))
+
+
+def test_encoding__is_utf8_or_windows_1252_where_no_turkish_or_russian_letter_is_possible() -> None:
+    content = OWN.replace("dog", "caf\u00e9")
+    times = read("t.csv", content.encode("cp1252"))
+    assert times.units[1].word == "caf\u00e9"
+    assert notes_of(times) == ["The file is not UTF-8: it is read as Windows-1252, such as `caf\u00e9`."]
+    assert notes_of(read("t.csv", content)) == []
+    for word, encoding in [
+        ("\u0131\u015f\u0131k", "cp1254"),
+        ("\u043c\u0438\u0440", "cp1251"),
+        ("\u043f\u0438\u0440", "koi8-r"),
+    ]:
+        with refused(ErrorCode.INVALID_INPUT, "is not UTF-8"):
+            read("t.csv", OWN.replace("dog", word).encode(encoding))
+    for bad, said in [(b"\x81", "is not UTF-8"), (b"\xe9\0", "is NUL"), (content.encode("utf-16"), "is UTF-16 text")]:
+        with refused(ErrorCode.INVALID_INPUT, said):
+            read("t.csv", bad)
 
 
 def test_texts__of_the_same_words_belong_to_one_item() -> None:
@@ -696,7 +843,7 @@ def test_rows__may_stand_in_any_order(texts: Sequence[Sequence[str]], order: Seq
     lines = [
         _json_line(text=text, position=place, word=word, rt=100 + row) for row, (text, place, word) in enumerate(cells)
     ]
-    times = read("t.jsonl", "".join(lines[row] for row in order if row < len(lines)))
+    times = read("t.jsonl", "".join(lines[row] for row in order if row < len(lines)), separator=" ")
     for text in times.texts:
         words = [word for name, _, word in cells if name == text.name]
         assert text.running == " ".join(" ".join(word.split()) for word in words)
