@@ -64,11 +64,7 @@ async def test_table__that_is_none_is_refused_with_what_would_be_right(tmp_path:
             (Upload("times.csv", few), run_id, "need 5 or more texts, and the table has 4"),
             (Upload("times.csv", b""), run_id, "'times.csv'"),
             (Upload("times.csv", b"text,position\n1,2\n"), run_id, "no column is known as that of the word"),
-            (
-                western,
-                run_id,
-                "no column is known as that of the word and the reading time: it has `text`, `position`, `café`",
-            ),
+            (western, run_id, "its letters depend on the code page: 'café' (windows-1252), 'cafй' (windows-1251)"),
             (TIMES, gone, f"counted in the training text of '{gone}', which is deleted or has changed"),
             (TIMES, "no-such-run", "There is no run or group 'no-such-run'"),
             (TIMES, f"{run_id}, {run_id}", "`runs` must be different from each other"),
@@ -76,6 +72,9 @@ async def test_table__that_is_none_is_refused_with_what_would_be_right(tmp_path:
         ):
             answer = await here.ask(here.bob, "mt-reading start", {"data": upload, "run": run})
             assert said in answer.text
+        encoding = "encoding: windows-1252"
+        answer = await here.ask(here.bob, "mt-reading start", {"data": western, "run": run_id, "options": encoding})
+        assert "it has `text`, `position`, `café`" in answer.text
         for given, said in (
             ("scale: log, speed: 2", "`speed`"),
             ("scale: lin", "`scale`"),

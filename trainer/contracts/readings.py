@@ -20,6 +20,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.batteries import MAX_RUNS, Quoting
+from trainer.contracts.cells import CodePage
 from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import Query
@@ -95,6 +96,8 @@ class TableOptions(Frozen, json_schema_extra=describe_fields):
 
     `+` joins the columns that name a text or a person together: `{"person": "list+subject"}`.
     """
+    encoding: CodePage | None = None
+    """The encoding of a file that is not in UTF-8; default: any, if all give the same text."""
     quoting: Quoting | None = None
     """Read quotation marks as those around cells (csv) or as plain characters (none); default: as fits."""
     keep_na: bool = False

@@ -18,7 +18,7 @@ from statistics import median
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote
 
-from trainer.config.validation import format_problem, safe_name
+from trainer.config.validation import safe_name
 from trainer.contracts.batteries import Quoting
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
@@ -41,6 +41,7 @@ from trainer.data.rows import (
     shown_names,
 )
 from trainer.reading.columns import Columns, column_option, columns_of
+from trainer.reading.encodings import table_text
 from trainer.reading.running_text import Span, first_absent, joined_words, places_in
 from trainer.reports.score_table import csv_lines
 
@@ -126,7 +127,7 @@ def read_times(file: TextFile, options: TableOptions, separator: str | None = No
     """
     check_suffix(file.name, SUFFIXES)
     with in_file(file.name):
-        text, notes = _decoded(file)
+        text, notes = table_text(file, options.encoding)
         found = _rows(text, file.suffix, options.quoting)
         columns = columns_of(found.names, options.columns)
         table = _Table(found.names, columns, keep_na=options.keep_na, decimal=found.decimal)
@@ -207,26 +208,6 @@ def unit_parts(text: Text) -> tuple[list[str], list[int]]:
         parts.append(between[len(other) :] + text.running[unit.start : unit.end])
         end = unit.end
     return [*parts, *filter(None, [text.running[end:]])], numbers
-
-
-def _decoded(file: TextFile) -> tuple[str, list[Note]]:
-    """Return the text of a file in UTF-8, or in Windows-1252, in which Provo is published and Excel writes CSV.
-
-    Raises INVALID_INPUT for other files, such as those with letters that are Turkish, Russian or Greek in the code
-    pages of Windows.
-    """
-    try:
-        return file.text(), []
-    except AppError:
-        try:
-            western, turkish = (file.content.decode(f"cp125{page}") for page in (2, 4))
-        except UnicodeDecodeError:
-            western, turkish = "", "?"
-        if western != turkish or "\0" in western or format_problem(file.content, file.shown) is not None:
-            raise
-        found = re.search(r"[^\s,;\"]*[^\x00-\x7f][^\s,;\"]*", western)
-        word = safe_name(found[0] if found else "")
-        return western, [note("The file is not UTF-8: it is read as Windows-1252, such as `{word}`.", word=word)]
 
 
 class _Rows(NamedTuple):

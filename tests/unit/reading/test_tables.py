@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
+from trainer.contracts.cells import CodePage
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import Measure, ReadingOptions, TableOptions
 from trainer.data.rows import TextFile
@@ -739,22 +740,52 @@ def test_readers__of_several_columns_are_those_with_names_of_their_own() -> None
         read("t.csv", RESTART, TableOptions(columns={"person": "lab+subject"}))
 
 
-def test_encoding__is_utf8_or_windows_1252_where_no_turkish_or_russian_letter_is_possible() -> None:
-    content = OWN.replace("dog", "caf\u00e9")
-    times = read("t.csv", content.encode("cp1252"))
-    assert times.units[1].word == "caf\u00e9"
-    assert notes_of(times) == ["The file is not UTF-8: it is read as Windows-1252, such as `caf\u00e9`."]
-    assert notes_of(read("t.csv", content)) == []
-    for word, encoding in [
-        ("\u0131\u015f\u0131k", "cp1254"),
-        ("\u043c\u0438\u0440", "cp1251"),
-        ("\u043f\u0438\u0440", "koi8-r"),
+def test_encoding__is_utf8_or_one_that_all_code_pages_read_alike() -> None:
+    content = OWN.replace("dog", "it\u2019s")
+    times = read("t.csv", content.encode("cp1250"))
+    assert times.units[1].word == "it\u2019s"
+    assert notes_of(times) == ["The file is not UTF-8: it is read as windows-1252, such as `it\u2019s`."]
+    assert notes_of(read("t.csv", content)) == notes_of(read("t.csv", content.encode("utf-8-sig"))) == []
+    for bad, said in [
+        (b"\x81", "is not UTF-8"),
+        (b"\xe9\0", "is NUL"),
+        (content.encode("utf-16"), "is UTF-16 text"),
+        (OWN.replace("dog", "\u043f\u0438\u0440").encode("koi8-r"), "is not UTF-8"),
     ]:
-        with refused(ErrorCode.INVALID_INPUT, "is not UTF-8"):
-            read("t.csv", OWN.replace("dog", word).encode(encoding))
-    for bad, said in [(b"\x81", "is not UTF-8"), (b"\xe9\0", "is NUL"), (content.encode("utf-16"), "is UTF-16 text")]:
         with refused(ErrorCode.INVALID_INPUT, said):
             read("t.csv", bad)
+
+
+@pytest.mark.parametrize(
+    ("word", "page", "shown"),
+    [
+        ("czyta\u0107", "windows-1250", "'czyta\u0107' (windows-1250)"),  # Polish
+        ("\u0151szi", "windows-1250", "'\u0151szi' (windows-1250)"),  # Hungarian
+        ("\u0163ar\u0103", "windows-1250", "'\u0163ar\u0103' (windows-1250)"),  # Romanian
+        ("\u010ce\u0161tina", "windows-1250", "'\u010ce\u0161tina' (windows-1250)"),
+        ("\u043c\u0438\u0440", "windows-1251", "'\u043c\u0438\u0440' (windows-1251)"),  # Russian
+        ("caf\u00e9", "windows-1252", "'caf\u00e9' (windows-1252), 'caf\u0439' (windows-1251)"),
+        ("\u03bb\u03cc\u03b3\u03bf\u03c2", "windows-1253", "(windows-1253)"),  # Greek
+        ("\u0131\u015f\u0131k", "windows-1254", "'\u0131\u015f\u0131k' (windows-1254)"),  # Turkish
+        ("\u0113dam", "windows-1257", "'\u0113dam' (windows-1257)"),  # Latvian
+        ("5\u20ac", "windows-1252", "'5\u20ac' (windows-1252)"),
+    ],
+)
+def test_encoding__that_depends_on_the_language_is_read_by_option_only(word: str, page: CodePage, shown: str) -> None:
+    content = OWN.replace("dog", word)
+    with refused(ErrorCode.INVALID_INPUT, "'t.csv' is not UTF-8, and its letters depend on the code page: ") as error:
+        read("t.csv", content.encode(page))
+    assert shown in str(error.value)
+    option = TableOptions(encoding=page)
+    times = read("t.csv", content.encode(page), option)
+    assert times.units[1].word == word
+    assert notes_of(times) == [f"The file is not UTF-8: it is read as {page}, such as `{word}`."]
+    assert read("t.csv", content, option).units == times.units, "UTF-8 is UTF-8 whatever the option says"
+
+
+def test_encoding__without_the_bytes_of_the_file_is_refused() -> None:
+    with refused(ErrorCode.INVALID_INPUT, "'t.csv' is neither UTF-8 nor windows-1252: save it as UTF-8."):
+        read("t.csv", OWN.replace("dog", "\u0403").encode("cp1251"), TableOptions(encoding="windows-1252"))
 
 
 def test_texts__of_the_same_words_belong_to_one_item() -> None:
