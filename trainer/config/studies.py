@@ -17,7 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from trainer.config.validation import merged, parse, set_path
 from trainer.contracts.base import changed
-from trainer.contracts.intervals import LineLosses, Ratio, StandardError, ratio, standard_error
+from trainer.contracts.intervals import LineLosses, StandardError, ratio, standard_error, sum_over_runs, together
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.studies import (
@@ -38,7 +38,6 @@ _RATE_FACTOR = 3.0
 _DROPOUT_RANGE, _MAX_DROPOUT = 0.2, 0.7
 _TRIES_PER_VARIANT = 20
 _fields: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
-_NAT_BITS = 1 / math.log(2)
 _NOT_OF_TRIALS: dict[str, object] = {
     "early_stopping": EarlyStopping(),
     "checkpoint_schedule": None,
@@ -294,11 +293,8 @@ def loss_of(runs: Sequence[LineLosses], *, per_char: bool = False) -> LossEstima
     The interval is of the loss that is expected over other lines of this kind and over other seeds: the variances of
     both are added, with the degrees of freedom of Welch and Satterthwaite.
     """
-    groups = [[nats * _NAT_BITS if per_char else nats for nats in run.nats] for run in runs]
-    weights = runs[0].chars if per_char else runs[0].tokens
-    of_lines: Ratio = [fmean(group[line] for group in groups) for line in range(len(weights))], weights
-    lines = standard_error(of_lines, is_drawn=runs[0].is_drawn)
-    values = [ratio((group, run.chars if per_char else run.tokens)) for group, run in zip(groups, runs, strict=True)]
+    lines = standard_error(sum_over_runs(runs, per_char=per_char), is_drawn=runs[0].is_drawn)
+    values = [ratio(run.ratio(per_char=per_char)) for run in runs]
     value, seeds = fmean(values), None
     if len(values) > 1:
         seeds = StandardError(stdev(values) / math.sqrt(len(values)), len(values) - 1)
@@ -312,12 +308,3 @@ def loss_of(runs: Sequence[LineLosses], *, per_char: bool = False) -> LossEstima
     return LossEstimate(
         value=value, low=value - half, high=value + half, lines_error=lines.value, seeds_error=seeds.value
     )
-
-
-def together(first: StandardError, second: StandardError) -> StandardError:
-    """Return the standard error of a number whose two sources of error are independent (Satterthwaite 1946)."""
-    variance = first.value**2 + second.value**2
-    if variance == 0:
-        return first
-    shares = (one.value**4 / one.degrees for one in (first, second))
-    return StandardError(math.sqrt(variance), variance**2 / sum(shares))

@@ -8,11 +8,11 @@ Lines that follow one another in a text are not independent. The jackknife leave
 lines (Künsch 1989), where lines were not drawn by lot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from math import cos, exp, lgamma, log, log1p, pi, sqrt, tan
-from statistics import fmean, stdev
-from typing import NamedTuple
+from statistics import fmean, stdev, variance
+from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen, describe_fields
 from trainer.contracts.reports import Note, counted_note, note
@@ -26,7 +26,12 @@ Intervals of ten blocks are 15 % wider than those of very many, by Student's t w
 """
 MIN_LINES = 6
 """Fewest lines of an interval; a few long lines and many short ones count as fewer than there are."""
+_MIN_PAIRED_SEEDS = 2
+_NOTHING = 1e-9
+"""Largest standard error of differences that do not vary: in nats or bits, that of sums of floats."""
+_NAT_BITS = 1 / log(2)
 _HALVINGS, _FRACTION_TERMS = 50, 25
+Method = Literal["paired", "welch", "single"]
 
 
 class Interval(Frozen):
@@ -64,6 +69,10 @@ class LineLosses(Frozen):
     """Losses of the best n-gram of the training split on the same tokens; None where no baseline was measured."""
     is_drawn: bool = True
     """True for lines that were drawn by lot; False for neighbouring lines: a text, or a split by position or file."""
+
+    def ratio(self, *, per_char: bool) -> "Ratio":
+        """Return the losses of each group with what divides them: nats and tokens, or bits and characters."""
+        return ([nats * _NAT_BITS for nats in self.nats], self.chars) if per_char else (self.nats, self.tokens)
 
     @property
     def margin_nats(self) -> float | None:
@@ -138,6 +147,114 @@ def standard_error(plus: Ratio, minus: Ratio | None = None, *, is_drawn: bool) -
     mean = fmean(values)
     variance = (len(values) - 1) / len(values) * sum((value - mean) ** 2 for value in values)
     return StandardError(sqrt(variance), effective - 1)
+
+
+def sum_over_runs(runs: Collection[LineLosses], *, per_char: bool) -> Ratio:
+    """Return the losses of each group of lines, and what divides them, summed over trainings measured on one text."""
+    ratios = [run.ratio(per_char=per_char) for run in runs]
+    groups = range(len(ratios[0][0]))
+    sums = [sum(of_run[group] for of_run, _ in ratios) for group in groups]
+    return sums, [sum(of_run[group] for _, of_run in ratios) for group in groups]
+
+
+class SeedError(NamedTuple):
+    """The standard error over seeds of the difference of two means."""
+
+    method: Method
+    """paired: over common seeds, by Student's t; welch: by Welch's t; single: one run against a group of several."""
+    error: StandardError
+    deviation: float
+    """The deviation by which an effect size divides the difference."""
+
+
+class LossDifference(NamedTuple):
+    """The mean loss of some trainings minus that of others on the same lines, with its sources of error."""
+
+    value: float
+    """In nats per token, or bits per character."""
+    n_first: int
+    """Number of trainings that count, as the next one."""
+    n_second: int
+    lines: StandardError | None
+    """Over the lines of the text; None with too few lines, or of evaluations with other lines."""
+    seeds: SeedError | None
+    """Over seeds; None if there is one training each. Its error is 0 of a family that does not depend on the seed."""
+
+    @property
+    def error(self) -> StandardError | None:
+        """The standard error over lines and seeds; None without that over lines, and where nothing varies."""
+        if self.lines is None:
+            return None
+        error = self.lines if self.seeds is None else together(self.lines, self.seeds.error)
+        return error if error.value > _NOTHING else None
+
+
+def loss_difference(
+    first: Mapping[int, LineLosses], second: Mapping[int, LineLosses], *, per_char: bool
+) -> LossDifference:
+    """Return the mean loss of the first trainings minus that of the second, which are given by their seeds.
+
+    In nats per token, or bits per character. With two common seeds or more, only these count, in pairs.
+    """
+    if common := paired_seeds(first, second):
+        first, second = ({seed: runs[seed] for seed in common} for runs in (first, second))
+    mine, its = ({seed: ratio(run.ratio(per_char=per_char)) for seed, run in runs.items()} for runs in (first, second))
+    return LossDifference(
+        value=fmean(mine.values()) - fmean(its.values()),
+        n_first=len(first),
+        n_second=len(second),
+        lines=line_error(first.values(), second.values(), per_char=per_char),
+        seeds=seed_error(mine, its) if len(first) + len(second) > 2 else None,
+    )
+
+
+def line_error(
+    first: Collection[LineLosses], second: Collection[LineLosses], *, per_char: bool
+) -> StandardError | None:
+    """Return the standard error over lines of the difference of the mean losses of two groups of trainings.
+
+    None with too few lines, or of evaluations with other lines.
+    """
+    runs = (*first, *second)
+    if len({len(run.nats) for run in runs}) > 1 or not runs[0].nats:
+        return None
+    sums = [sum_over_runs(group, per_char=per_char) for group in (first, second)]
+    return standard_error(*sums, is_drawn=all(run.is_drawn for run in runs))
+
+
+def paired_seeds(first: Collection[int], second: Collection[int]) -> list[int]:
+    """Return the seeds that two groups have in common; none if there are fewer than two, which make no pairs."""
+    common = sorted({*first} & {*second})
+    return common if len(common) >= _MIN_PAIRED_SEEDS else []
+
+
+def seed_error(first: Mapping[int, float], second: Mapping[int, float]) -> SeedError:
+    """Return the standard error of the difference of the means of two numbers by seed; one has two seeds or more.
+
+    For one run against a group, the error is that of another run of the group: the group's deviation is taken for both
+    (Crawford and Howell 1998, doi:10.1076/clin.12.4.482.7241).
+    """
+    mine, its = [*first.values()], [*second.values()]
+    n_mine, n_its = len(mine), len(its)
+    if first.keys() == second.keys():
+        deviation = stdev(value - second[seed] for seed, value in first.items())
+        return SeedError("paired", StandardError(deviation / sqrt(n_mine), n_mine - 1), deviation)
+    if min(n_mine, n_its) == 1:
+        group = max(mine, its, key=len)
+        deviation = stdev(group)
+        return SeedError("single", StandardError(deviation * sqrt(1 + 1 / len(group)), len(group) - 1), deviation)
+    of_mine, of_its = (StandardError(sqrt(variance(values) / len(values)), len(values) - 1) for values in (mine, its))
+    pooled = sqrt(((n_mine - 1) * variance(mine) + (n_its - 1) * variance(its)) / (n_mine + n_its - 2))
+    return SeedError("welch", together(of_mine, of_its), pooled)
+
+
+def together(first: StandardError, second: StandardError) -> StandardError:
+    """Return the standard error of a number whose two sources of error are independent (Satterthwaite 1946)."""
+    variances = first.value**2 + second.value**2
+    if variances == 0:
+        return first
+    shares = (one.value**4 / one.degrees for one in (first, second))
+    return StandardError(sqrt(variances), variances**2 / sum(shares))
 
 
 def spread(values: Sequence[float], lowest: float) -> Spread:

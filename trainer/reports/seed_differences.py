@@ -1,17 +1,15 @@
 """The difference of the means of two groups of runs over seeds, with its 95 % interval and its effect size."""
 
 from collections.abc import Mapping
-from math import sqrt
-from statistics import fmean, stdev, variance
+from statistics import fmean
 from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
-from trainer.contracts.intervals import StandardError
+from trainer.contracts.intervals import Method, seed_error
 from trainer.contracts.reports import Form, Note, Quantity, counted_note, note
 
 Basis = Literal["loss", "bits_per_char"]
 """A metric of which runs are compared."""
-Method = Literal["paired", "welch", "single"]
 
 
 class SeedDifference(Frozen, json_schema_extra=describe_fields):
@@ -37,27 +35,9 @@ class SeedDifference(Frozen, json_schema_extra=describe_fields):
 
 
 def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SeedDifference:
-    """Return the difference of the mean of a number by seed from that of another; one of them has two seeds or more.
-
-    For one run against a group, the interval is that of another run of the group: the group's deviation is taken for
-    both (Crawford and Howell 1998, doi:10.1076/clin.12.4.482.7241).
-    """
-    mine, its = [*first.values()], [*second.values()]
-    n_mine, n_its, difference = len(mine), len(its), fmean(mine) - fmean(its)
-    method: Method = "paired" if first.keys() == second.keys() else "welch" if min(n_mine, n_its) > 1 else "single"
-    if method == "paired":
-        differences = [value - second[seed] for seed, value in first.items()]
-        degrees, deviation = n_mine - 1.0, stdev(differences)
-        error = StandardError(deviation / sqrt(n_mine), degrees)
-    elif method == "welch":
-        shares = variance(mine) / n_mine, variance(its) / n_its
-        degrees = _satterthwaite(shares, (n_mine, n_its))
-        error = StandardError(sqrt(sum(shares)), degrees)
-        deviation = sqrt(((n_mine - 1) * variance(mine) + (n_its - 1) * variance(its)) / (n_mine + n_its - 2))
-    else:
-        group = max(mine, its, key=len)
-        degrees, deviation = len(group) - 1.0, stdev(group)
-        error = StandardError(deviation * sqrt(1 + 1 / len(group)), degrees)
+    """Return the difference of the mean of a number by seed from that of another; one of them has two seeds or more."""
+    n_mine, n_its, difference = len(first), len(second), fmean(first.values()) - fmean(second.values())
+    method, error, deviation = seed_error(first, second)
     correction = 1.0 if method == "paired" else 1 - 3 / (4 * (n_mine + n_its - 2) - 1)
     return SeedDifference(
         method=method,
@@ -67,16 +47,10 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
         low=difference - error.margin,
         high=difference + error.margin,
         p=error.p(difference),
-        degrees=degrees if deviation else None,
+        degrees=error.degrees if deviation else None,
         effect="d_z" if method == "paired" else "g",
         effect_size=correction * difference / deviation if deviation else None,
     )
-
-
-def _satterthwaite(shares: tuple[float, float], sizes: tuple[int, int]) -> float:
-    """Return the degrees of freedom of a difference of means whose squared standard error is the sum of two shares."""
-    total = sum(share**2 / (size - 1) for share, size in zip(shares, sizes, strict=True))
-    return sum(shares) ** 2 / total if total else sum(sizes) - 2.0
 
 
 def described(found: SeedDifference, basis: Basis) -> Note:

@@ -19,12 +19,11 @@ from trainer.config.studies import (
     planned,
     ranked,
     rounds,
-    together,
     winner_of,
 )
 from trainer.config.validation import value_at
 from trainer.contracts.base import changed
-from trainer.contracts.intervals import LineLosses, StandardError
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.studies import StudyRecord, Trial, TrialKey, TrialPhase, ValueRange, Values
 
 
@@ -227,13 +226,6 @@ def test_loss__of_one_seed_or_few_lines_has_no_interval() -> None:
     assert (short.low, short.high, short.lines_error) == (None, None, None) and short.seeds_error == 0.0
     neighbours = loss_of([lines(rng, [2.0] * 40, [10] * 40, is_drawn=False) for _ in range(2)])
     assert neighbours.low is not None
-
-
-def test_together__has_the_degrees_of_satterthwaite() -> None:
-    both = together(StandardError(0.3, 10), StandardError(0.4, 4))
-    assert both.value == pytest.approx(0.5)
-    assert both.degrees == pytest.approx(0.5**4 / (0.3**4 / 10 + 0.4**4 / 4))
-    assert together(StandardError(0.0, 10), StandardError(0.0, 4)) == (0.0, 10)
 
 
 def test_runs_of_a_study__have_ids_that_its_own_gives() -> None:

@@ -8,7 +8,16 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from trainer.contracts.intervals import LineLosses, Ratio, StandardError, holm, margin, t_quantile
+from trainer.contracts.intervals import (
+    LineLosses,
+    Ratio,
+    StandardError,
+    holm,
+    loss_difference,
+    margin,
+    t_quantile,
+    together,
+)
 from trainer.reports.report_text import ENGLISH
 
 
@@ -49,6 +58,71 @@ def test_interval__is_a_point_without_differences_and_none_of_few_lines() -> Non
         assert margin(same, same, is_drawn=is_drawn) == margin(([1.0] * 6, [1] * 6), is_drawn=is_drawn) == 0.0
         assert margin(([1.0] * 5, [1] * 5), is_drawn=is_drawn) is None, "too few"
         assert margin(([1.0] * 20, [1000, *[1] * 19]), is_drawn=is_drawn) is None, "too unequal"
+
+
+def test_together__has_the_degrees_of_satterthwaite() -> None:
+    both = together(StandardError(0.3, 10), StandardError(0.4, 4))
+    assert both.value == pytest.approx(0.5)
+    assert both.degrees == pytest.approx(0.5**4 / (0.3**4 / 10 + 0.4**4 / 4))
+    assert together(StandardError(0.0, 10), StandardError(0.0, 4)) == (0.0, 10)
+
+
+def runs_of(losses: NDArray[np.float64], first_seed: int = 1) -> dict[int, LineLosses]:
+    """Trainings with mean losses (seeds, lines) of lines of ten tokens and twenty characters, by their seeds."""
+    rows: list[list[float]] = (10 * losses).tolist()
+    return {
+        seed: LineLosses(nats=tuple(row), tokens=(10,) * len(row), chars=(20,) * len(row))
+        for seed, row in enumerate(rows, first_seed)
+    }
+
+
+def drawn_losses(seeds: int, lines: int = 30, seed_sd: float = 0.1) -> NDArray[np.float64]:
+    random = np.random.Generator(np.random.PCG64(seeds))
+    of_lines: NDArray[np.float64] = random.normal(0, 0.3, lines)
+    of_seeds: NDArray[np.float64] = random.normal(0, seed_sd, (seeds, 1))
+    return 2 + of_lines + of_seeds
+
+
+def error_of_means(losses: NDArray[np.float64], axis: int) -> float:
+    """The standard error of the means over an axis."""
+    means: NDArray[np.float64] = np.mean(losses, axis=axis)
+    return float(np.std(means, ddof=1)) / math.sqrt(len(means))
+
+
+def test_difference_of_trainings__has_the_errors_over_lines_and_over_seeds() -> None:
+    mine, its = drawn_losses(4), drawn_losses(3)
+    found = loss_difference(runs_of(mine), runs_of(its), per_char=False)  # seed 4 has no pair
+    table = mine[:3] - its
+    of_lines, of_seeds = error_of_means(table, 0), error_of_means(table, 1)
+    assert (found.n_first, found.n_second) == (3, 3) and found.value == pytest.approx(float(np.mean(table)))
+    assert found.lines == pytest.approx((of_lines, 29)) and found.seeds is not None and found.error is not None
+    assert found.seeds.method == "paired" and found.seeds.error == pytest.approx((of_seeds, 2))
+    assert found.error.value == pytest.approx(math.hypot(of_lines, of_seeds))
+    per_char = loss_difference(runs_of(mine), runs_of(its), per_char=True)
+    assert per_char.value == pytest.approx(found.value / 2 / math.log(2))
+    assert per_char.error == pytest.approx((found.error.value / 2 / math.log(2), found.error.degrees))
+    unpaired = loss_difference(runs_of(mine), runs_of(its, 4), per_char=False)  # one common seed
+    spreads = [error_of_means(losses, 1) for losses in (mine, its)]
+    assert unpaired.seeds is not None and unpaired.n_first == 4 and unpaired.error is not None
+    assert unpaired.seeds.method == "welch" and unpaired.seeds.error.value == pytest.approx(math.hypot(*spreads))
+    single = loss_difference(runs_of(mine[:1]), runs_of(its), per_char=False)
+    assert single.seeds is not None and single.seeds.method == "single"
+    assert single.seeds.error == pytest.approx((2 * error_of_means(its, 1), 2))
+    alone = loss_difference(runs_of(mine[:1]), runs_of(its[:1]), per_char=False)
+    assert alone.seeds is None and alone.error == alone.lines
+
+
+def test_difference_of_trainings__without_lines_or_variation_has_no_error() -> None:
+    equal = drawn_losses(3, seed_sd=0.0)  # a family without seeds
+    varied = equal + 0.1 * drawn_losses(1)
+    assert loss_difference(runs_of(equal), runs_of(equal + 0.1), per_char=False).error is None
+    no_seeds = loss_difference(runs_of(equal), runs_of(varied), per_char=False)
+    assert no_seeds.seeds is not None and no_seeds.seeds.error.value == pytest.approx(0)
+    assert no_seeds.error == pytest.approx(no_seeds.lines)
+    few, many = runs_of(drawn_losses(3, lines=3)), runs_of(drawn_losses(3))
+    for one, other in ((few, few), (few, many), (runs_of(drawn_losses(3)), few)):
+        found = loss_difference(one, other, per_char=False)
+        assert found.lines is found.error is None
 
 
 def _reason(lines: LineLosses) -> str | None:
