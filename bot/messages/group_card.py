@@ -26,7 +26,7 @@ from trainer.contracts.groups import GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _, numeral
-from trainer.reports.run_notes import counting_note
+from trainer.reports.run_notes import SEEDLESS, counting_note
 
 _MAX_LINES = 20
 
@@ -70,6 +70,8 @@ def _numbers(group: GroupStatus) -> Iterator[str]:
     if test is not None:
         yield _("Test {loss}", loss=_spread(group, test, bits))
         yield from _interval(test)
+    if not group.depends_on_seeds:
+        yield reader_of_names().note(SEEDLESS)
     baseline = group.baseline if group.has_ended else None
     if baseline is not None:
         yield reader_of_names().note(counting_note(baseline))
@@ -91,7 +93,7 @@ def _spread(group: GroupStatus, loss: Spread, bits: Spread | None) -> str:
 def _interval(found: Spread) -> Iterator[str]:
     if found.low is not None and found.high is not None:
         yield _(
-            "95 % interval of the mean {low} to {high}, range {least} to {most}",
+            "95 % interval of the mean over seeds {low} to {high}, range {least} to {most}",
             low=figure(found.low),
             high=figure(found.high),
             least=figure(found.minimum),

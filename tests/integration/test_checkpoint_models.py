@@ -115,7 +115,7 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     summary = lab_shell.read(BatterySummary, "battery", "run", run.run_id, kept, "pairs.csv")
     assert [one.run.name for one in summary.runs] == [run.run_id, kept]
     assert [one.groups for one in summary.runs[1:]] == [one.groups for one in loaded.battery("pairs.csv").runs]
-    unseen = str(lab_shell.write("unseen.txt", "\n".join(some_text(90).splitlines()[60:])))
+    unseen = str(lab_shell.write("unseen.txt", "\n".join(some_text(130).splitlines()[60:])))
     on_split, on_unseen, on_training = (
         lab_shell.read(Comparison, "compare", run.run_id, kept, *words)
         for words in ([], ["--path", unseen], ["--path", "text"])

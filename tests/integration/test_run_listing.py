@@ -342,7 +342,7 @@ async def test_compare__shows_differences_and_refuses_unmeasured_runs(here: Plac
     story(here, here.bob, "lstm-open")
     worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
     assert "⚖ new \\*one\\* against old" in worse.text
-    assert "✗ worse: loss +10.00% (95 % interval +10.00% to +10.00%), more than 1.00%" in worse.text
+    assert "✗ worse: loss +10.00% (95 % interval +9.97% to +10.03%), more than 1.00%" in worse.text
     assert " 3.174 " in worse.text and " 2.885 " in worse.text and " +0.289 " in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, False)
     message = next(iter(here.discord.messages(here.discord.dm_channel(here.bob))))

@@ -71,7 +71,8 @@ def counted(result: StudyResult) -> dict[str, int]:
 
 async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: Lab) -> None:
     async with lab.queue() as queue:
-        result = await completed(study := await started_study(queue, study_request(), user_id=7))
+        request = study_request(train={**TRAIN, "split_by": "line"})  # twelve neighbouring lines have no interval
+        result = await completed(study := await started_study(queue, request, user_id=7))
         assert counted(result) == STAGES
         runs = {one.run_id: queue.runs.get(one.run_id) for one in result.trials}
         assert {run.run_id for run in queue.runs.all() if run.record().study_id == study.study_id} == runs.keys()
@@ -106,7 +107,7 @@ async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: L
             await queue.inference.ask(others[0], EvalRequest(split="test"))
         with refused(ErrorCode.CONFLICT, f"the study '{study.study_id}'"):
             await queue.states.delete(others[0])
-        assert (await started_study(queue, study_request(), user_id=7)).state() == "completed"
+        assert (await started_study(queue, request, user_id=7)).state() == "completed"
         study.result.unlink()  # as of a worker that was killed before it was written
         await queue.jobs.accept(STUDIES, lambda: queue.stores.studies.create(study.record()))
         again = await completed(study)

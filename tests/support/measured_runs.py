@@ -13,8 +13,14 @@ from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, Tokenizer
 from trainer.reports.comparison import Measurement
 
 
-def line_losses(loss: float, spread: float = 0.0, lines: int = 40, turns: int = 1, is_drawn: bool = True) -> LineLosses:
-    """Losses of lines of ten tokens and twenty characters: above and below a mean by turns of so many lines."""
+def line_losses(
+    loss: float, spread: float | None = None, lines: int = 40, turns: int = 1, is_drawn: bool = True
+) -> LineLosses:
+    """Losses of lines of ten tokens and twenty characters: above and below a mean by turns of so many lines.
+
+    By default by a hundredth of the difference from 2.0, so that this difference varies a little.
+    """
+    spread = (loss - 2) / 100 if spread is None else spread
     of_turns = [10 * (loss + spread)] * turns + [10 * (loss - spread)] * turns
     nats = islice(cycle(of_turns), lines)
     return LineLosses(nats=tuple(nats), tokens=(10,) * lines, chars=(20,) * lines, is_drawn=is_drawn)

@@ -291,20 +291,19 @@ def loss_of(runs: Sequence[LineLosses], *, per_char: bool = False) -> LossEstima
     """Return the mean loss of trainings that differ in their seeds only, in nats per token or in bits per character.
 
     The interval is of the loss that is expected over other lines of this kind and over other seeds: the variances of
-    both are added, with the degrees of freedom of Welch and Satterthwaite.
+    both are added.
     """
     lines = standard_error(sum_over_runs(runs, per_char=per_char), is_drawn=runs[0].is_drawn)
     values = [ratio(run.ratio(per_char=per_char)) for run in runs]
     value, seeds = fmean(values), None
     if len(values) > 1:
         seeds = StandardError(stdev(values) / math.sqrt(len(values)), len(values) - 1)
-    if lines is None or seeds is None:
-        return LossEstimate(
-            value=value,
-            lines_error=None if lines is None else lines.value,
-            seeds_error=None if seeds is None else seeds.value,
-        )
-    half = together(lines, seeds).margin
+    error = None if lines is None or seeds is None else together(lines, seeds)
+    half = None if error is None else error.margin or None  # no interval where nothing varies
     return LossEstimate(
-        value=value, low=value - half, high=value + half, lines_error=lines.value, seeds_error=seeds.value
+        value=value,
+        low=None if half is None else value - half,
+        high=None if half is None else value + half,
+        lines_error=None if lines is None else lines.value,
+        seeds_error=None if seeds is None else seeds.value,
     )

@@ -51,6 +51,11 @@ class GroupStatus(Frozen, json_schema_extra=describe_fields):
         return all(member.has_ended for member in self.members)
 
     @property
+    def depends_on_seeds(self) -> bool:
+        """False for n-grams, which are counted."""
+        return self.model_family != "ngram"
+
+    @property
     def unknown_char_share(self) -> float | None:
         """The largest share of unknown characters in a run."""
         return max((one.unknown_char_share or 0.0 for one in self.members), default=None)

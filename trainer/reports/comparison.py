@@ -1,4 +1,4 @@
-"""Comparison of runs and groups on a split or corpus, with intervals over lines or seeds; detection of regressions."""
+"""Comparison of runs and groups on a split or corpus, with intervals over lines and seeds; detection of regressions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean, stdev
@@ -9,14 +9,24 @@ from trainer.contracts.baselines import Baseline, mean_baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
+from trainer.contracts.intervals import (
+    MAX_BLOCKS,
+    Interval,
+    LineLosses,
+    LossDifference,
+    around,
+    holm,
+    loss_difference,
+    mean_difference,
+    paired_seeds,
+)
 from trainer.contracts.looks import LookCount
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.reports import Note, Quantity, counted_note, note
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text, settings_of
 from trainer.reports.leak_notes import leak_notes, split_note, training_text_note
-from trainer.reports.run_notes import looks_note
-from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
+from trainer.reports.run_notes import SEEDLESS, looks_note
+from trainer.reports.seed_differences import Basis, SeedDifference, described, seed_difference
 
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
 TOLERANCE = 0.01
@@ -24,11 +34,11 @@ TOLERANCE = 0.01
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
 _OTHER_LINES = note("No interval: the two evaluations have other lines, or a few long lines have most of the text.")
+_NO_LINES = note("An evaluation by an older version has no losses of lines.")
 _SHARED_UNKNOWN = (
     "The tokenizer of these runs does not know {share} of the characters, so losses per character are too low to"
     " compare with those of other tokenizers."
 )
-_MIN_PAIRED_SEEDS = 2
 _SIGNIFICANCE = 0.05
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
     "loss": frozenset({"loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"}),
@@ -126,7 +136,7 @@ class Against(Frozen):
     rise: float | None
     """Relative increase of that metric over the other run; negative: better."""
     interval: Interval | None
-    """95 % interval of `rise`, paired over the lines of the text; for groups over the seeds, as in `over_seeds`."""
+    """95 % interval of `rise`, paired over the lines of the text; for groups over lines and seeds, as `over_seeds`."""
     p: float | None = None
     """Two-sided p of `rise`, by the same t as the interval; None without an interval."""
     p_holm: float | None = None
@@ -360,23 +370,18 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     one, two = ours[0].manifest.effective, theirs[0].manifest.effective
     is_of_groups = len(ours) + len(theirs) > 2
     differing = tuple(each for each in differences(one, two) if not (is_of_groups and each.field == "seed"))
-    over_seeds, interval, p = None, None, None
-    if basis is None or rise is None:
-        pass
-    elif is_of_groups:
-        over_seeds = difference_over_seeds(_by_seed(ours, basis), _by_seed(theirs, basis))
-        interval = around(rise, (over_seeds.high - over_seeds.low) / 2 / abs(its[basis] or 1.0))
-        p = over_seeds.p
-    elif (error := _relative_error(ours[0].summary, theirs[0].summary, basis)) is not None:
-        interval, p = around(rise, error.margin), error.p(rise)
+    over_seeds, interval, p, reach = None, None, None, list[Note]()
+    difference = None if basis is None or rise is None else _difference(ours, theirs, basis)
+    if difference is not None and (error := difference.error) is not None:
+        interval, p = around(rise or 0.0, error.margin / abs(its[basis or "loss"] or 1.0)), error.p(difference.value)
     found = _verdict(rise, interval)
     fields = {each.field for each in differing} | ({"seed"} if is_of_groups else set())
     chance = _chance(fields, ours[0].manifest.environment, theirs[0].manifest.environment)
-    if over_seeds is not None and basis is not None:
-        reach = [described(over_seeds, basis)]
-        reach += [chance] if chance is not None else []
-    else:
-        reach = [*_reach(found, ours[0].summary, theirs[0].summary, chance)]
+    if difference is not None and basis is not None:
+        if difference.seeds is not None:
+            over_seeds = seed_difference(difference, difference.seeds)
+            reach.append(described(over_seeds, basis))
+        reach += _reach(found, difference, [*ours, *theirs], chance)
     return Against(
         run_id=_name(other),
         basis=basis,
@@ -415,14 +420,15 @@ def _paired(first: Measured, other: Measured) -> tuple[Measured, Measured, list[
     if not isinstance(first, MeasuredGroup) or not isinstance(other, MeasuredGroup):
         return first, other, []
     mine, its = _seeds(first), _seeds(other)
-    if len(mine & its) < _MIN_PAIRED_SEEDS:
+    common = {*paired_seeds(mine, its)}
+    if not common:
         return first, other, []
     notes = [
         note("`{group}`: without a pair, so left out: {seeds}.", group=one.group_id, seeds=_seed_names(alone))
-        for one, alone in ((first, mine - its), (other, its - mine))
+        for one, alone in ((first, mine - common), (other, its - common))
         if alone
     ]
-    return _of_seeds(first, mine & its), _of_seeds(other, mine & its), notes
+    return _of_seeds(first, common), _of_seeds(other, common), notes
 
 
 def _seed_names(seeds: set[int]) -> str:
@@ -475,28 +481,57 @@ def _chance(differing: set[str], mine: Environment | None, its: Environment | No
     return None
 
 
-def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: Note | None) -> Iterator[Note]:
+def _reach(
+    found: Verdict, difference: LossDifference, runs: Sequence[Measurement], chance: Note | None
+) -> Iterator[Note]:
     """Yield what a verdict covers, or why it has no interval."""
+    seeded = [run for run in runs if not isinstance(run.manifest.effective.model, NgramConfig)]
+    if not seeded and len(runs) > 2 and found != "equal":
+        yield SEEDLESS
     if found == "no_interval":
-        yield mine.lines.missing_interval or its.lines.missing_interval or _OTHER_LINES
-    elif found not in ("not_comparable", "equal"):
-        yield chance or note("One seed each: the interval covers lines of the text, not the spread of trainings.")
-        if not mine.lines.is_drawn:
+        yield _without_interval(difference, runs)
+    elif found != "equal":
+        if chance is not None:
+            yield chance
+        elif not difference.has_lines:
+            yield note("{reason} The interval is over seeds and does not cover other lines.", reason=_NO_LINES)
+        elif difference.depends_on_seeds:
+            yield note("The interval is over the lines of this text and over seeds.")
+        elif seeded and len(runs) == 2:
+            yield note("One seed each: the interval covers lines of the text, not the spread of trainings.")
+        elif len(seeded) == 1:
+            yield note(
+                "One seed of `{run}`: the interval covers lines of the text, not the spread of its trainings.",
+                run=seeded[0].name,
+            )
+        else:
+            yield note("The interval is over the lines of this text.")
+        if difference.lines is not None and not all(run.summary.lines.is_drawn for run in runs):
             yield note(
                 "Neighbouring lines depend on each other: the interval takes them in blocks, {most} at most.",
                 most=MAX_BLOCKS,
             )
 
 
-def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> StandardError | None:
-    """Return the standard error of the rise of a metric, from losses of the same lines; None for other lines."""
-    if len(mine.lines.nats) != len(its.lines.nats):
-        return None
-    ratios: list[Ratio] = [
-        (lines.nats, lines.tokens if basis == "loss" else lines.chars) for lines in (mine.lines, its.lines)
-    ]
-    error = standard_error(*ratios, is_drawn=mine.lines.is_drawn and its.lines.is_drawn)
-    return None if error is None else error._replace(value=error.value / ratio(ratios[1]))
+def _without_interval(difference: LossDifference, runs: Sequence[Measurement]) -> Note:
+    """Return why a difference has no interval."""
+    if not difference.has_lines:
+        return note("{reason} Evaluate the runs again.", reason=_NO_LINES)
+    if difference.lines is not None:
+        return note("No interval: the difference is the same in all lines.")
+    missing = (run.summary.lines.missing_interval for run in runs)
+    return next((one for one in missing if one is not None), _OTHER_LINES)
+
+
+def _difference(ours: Sequence[Measurement], theirs: Sequence[Measurement], basis: Basis) -> LossDifference:
+    """Return the difference of a metric, over seeds alone where an evaluation by an older version has no lines."""
+    if all(run.summary.lines.nats for run in (*ours, *theirs)):
+        return loss_difference(_lines(ours), _lines(theirs), per_char=basis == "bits_per_char")
+    return mean_difference(_by_seed(ours, basis), _by_seed(theirs, basis))
+
+
+def _lines(runs: Sequence[Measurement]) -> dict[int, LineLosses]:
+    return {run.manifest.effective.seed: run.summary.lines for run in runs}
 
 
 def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[Note]]:

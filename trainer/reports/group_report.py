@@ -6,7 +6,7 @@ from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.reports.run_notes import counting_notes, test_note, unknown_note
+from trainer.reports.run_notes import SEEDLESS, counting_notes, test_note, unknown_note
 from trainer.reports.run_report import marked_per_char, named_state
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
@@ -27,7 +27,7 @@ def group_report(group: GroupStatus) -> Report:
     named = named_state(group.group_id, group.label, group.status)
     state = note("{state}. {message}", state=named, message=group.message)
     sections = [
-        *section("Over seeds", [state, *_spreads(group), *_counting(group), *_looks(group)]),
+        *section("Over seeds", [state, *_spreads(group), *_seeds(group), *_counting(group), *_looks(group)]),
         *section("Runs", [_runs(group.members), *_unknown(group), *failures]),
     ]
     return Report(title=note("{group}", group=group.label or group.group_id), sections=tuple(sections))
@@ -39,7 +39,11 @@ def _spreads(group: GroupStatus) -> Sequence[Table]:
         if name in group.numbers:
             rows.append((note(title), *spread_cells(group.numbers[name], form)))
     columns = (column(""), column("mean"), column("deviation"), column("95 % interval"), column("range"))
-    about = note("Numbers of the completed runs ({count} of {all})", count=group.n_completed, all=len(group.members))
+    about = note(
+        "Numbers of the completed runs ({count} of {all}); intervals over other seeds, not over other lines",
+        count=group.n_completed,
+        all=len(group.members),
+    )
     return [Table(name="numbers", title=about, columns=columns, rows=tuple(rows))] if rows else []
 
 
@@ -75,6 +79,10 @@ def _runs(members: Sequence[RunStatus]) -> Table:
         for one in members
     )
     return Table(name="runs", title=note("Runs"), columns=columns, rows=rows)
+
+
+def _seeds(group: GroupStatus) -> Sequence[Note]:
+    return [] if group.depends_on_seeds else [SEEDLESS]
 
 
 def _counting(group: GroupStatus) -> Sequence[Note]:

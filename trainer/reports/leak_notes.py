@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from trainer.contracts.intervals import MIN_LINES
+from trainer.contracts.intervals import MIN_LINES, MIN_NEIGHBOURS
 from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
 from trainer.contracts.runs import (
     LEAK_CHARACTERS,
@@ -69,7 +69,7 @@ def training_text_note(run_id: str) -> Note:
 
 def held_out_notes(effective: EffectiveRequest, leaks: Leaks) -> Iterator[Note]:
     """Yield notes on held-out splits that are small or of which much was trained on, with what to do."""
-    yield from _small_split(leaks)
+    yield from _small_split(effective, leaks)
     if effective.tokenizer_saw_held_out:
         yield note(
             "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
@@ -84,17 +84,18 @@ def leak_warnings(effective: EffectiveRequest, leaks: Leaks) -> tuple[str, ...]:
     return tuple(map(ENGLISH.note, held_out_notes(effective, leaks)))
 
 
-def _small_split(leaks: Leaks) -> Iterator[Note]:
+def _small_split(effective: EffectiveRequest, leaks: Leaks) -> Iterator[Note]:
     """Yield a warning if the split whose loss is reported, the test split if there is one, has no interval."""
     split: HeldOutSplit = "test" if "test" in leaks else "validation"
     n_lines = None if split not in leaks else leaks[split].n_lines
-    if n_lines is not None and n_lines < MIN_LINES:
+    least = MIN_LINES if effective.draws_lines(split) else MIN_NEIGHBOURS
+    if n_lines is not None and n_lines < least:
         yield note(
             "The {split} split has {lines}: its loss has no interval, which takes {least} or more, and says little"
             " about other text. Hold out more lines.",
             split=note(split),
             lines=counted_note(n_lines, "line"),
-            least=MIN_LINES,
+            least=least,
         )
 
 

@@ -8,6 +8,8 @@ from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.reports.report_text import ENGLISH
 
+SEEDLESS = note("n-grams do not depend on the seed: more seeds are no more evidence.")
+
 
 def ngram_note(baseline: Baseline) -> Note:
     """Return the name of the counted n-grams."""

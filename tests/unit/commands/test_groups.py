@@ -35,6 +35,19 @@ def test_group_with_unknown_text__has_a_warning(tmp_path: Path, capsys: pytest.C
     assert "50.0% of the characters; (!) figures per character are too low" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("family", ["ngram", "lstm"])
+def test_group__that_does_not_depend_on_the_seed_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str
+) -> None:
+    runs = [story.start().complete().follower().status for story in group_stories(tmp_path)]
+    group = group_status(GROUP, [changed(run, model_family=family, test_loss=2.0) for run in runs])
+    show_group(group, Terminal(as_json=False))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("n-grams do not depend on the seed: more seeds are no more evidence." in shown) == (family == "ngram")
+    assert "(3 of 3); intervals over other seeds, not over other lines" in shown
+    assert (group.numbers["test_loss"].deviation, group.numbers["test_loss"].low) == (0.0, None)
+
+
 @pytest.mark.parametrize(
     ("values", "shown"), [([], ""), ([1.5], "1.500"), ([1.0, 2.0, 4.0], "2.333 ± 1.528 (1.000–4.000)")]
 )

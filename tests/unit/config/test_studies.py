@@ -207,7 +207,8 @@ def test_loss__adds_the_variances_over_lines_and_seeds() -> None:
     mean = fmean(map(fmean, table))
     of_lines: float = stats.sem([fmean(run[line] for run in table) for line in range(40)])
     of_seeds: float = stats.sem([fmean(run) for run in table])
-    degrees = (of_lines**2 + of_seeds**2) ** 2 / (of_lines**4 / 39 + of_seeds**4 / 2)
+    enlarged = of_lines**2 * (1 + 4 / 39), of_seeds**2 * (1 + 4 / 2)
+    degrees = sum(enlarged) ** 2 / (enlarged[0] ** 2 / 39 + enlarged[1] ** 2 / 2)
     half: float = stats.t.ppf(0.975, degrees) * math.hypot(of_lines, of_seeds)
     found = loss_of(runs)
     expected: list[float | None] = [mean, mean - half, mean + half, of_lines, of_seeds]
@@ -224,8 +225,10 @@ def test_loss__of_one_seed_or_few_lines_has_no_interval() -> None:
     alone, short = loss_of([one]), loss_of([few, few])
     assert (alone.low, alone.high, alone.seeds_error) == (None, None, None) and alone.lines_error is not None
     assert (short.low, short.high, short.lines_error) == (None, None, None) and short.seeds_error == 0.0
-    neighbours = loss_of([lines(rng, [2.0] * 40, [10] * 40, is_drawn=False) for _ in range(2)])
-    assert neighbours.low is not None
+    neighbours, more = (loss_of([lines(rng, [2.0] * n, [10] * n, is_drawn=False) for _ in range(2)]) for n in (59, 60))
+    assert neighbours.low is None and more.low is not None
+    equal = loss_of([LineLosses(nats=(20.0,) * 40, tokens=(10,) * 40, chars=(20,) * 40)] * 3)
+    assert (equal.low, equal.lines_error, equal.seeds_error) == (None, 0.0, 0.0)
 
 
 def test_runs_of_a_study__have_ids_that_its_own_gives() -> None:

@@ -137,3 +137,7 @@ def test_leaks__name_the_splits_of_their_measurement() -> None:
         "The validation split has 1 line: its loss has no interval, which takes 6 or more, and says little about other"
         " text. Hold out more lines.",
     )
+    neighbours = changed(effective_of("lstm"), split_by="position")
+    for lines, is_told in ((59, True), (60, False)):
+        told = leak_warnings(neighbours, {"test": changed(SMALL, n_lines=lines)})
+        assert any("has 59 lines: its loss has no interval, which takes 60 or more" in one for one in told) == is_told

@@ -83,8 +83,9 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     is_regression = said.startswith("✗")
     assert (one.run_id, one.basis, one.verdict, one.is_regression) == ("old", "loss", expected, is_regression)
     assert one.rise == pytest.approx((loss - 2) / 2)
-    assert one.interval is not None
-    assert one.interval.high - one.interval.low == pytest.approx(2 * 2.0227 * spread / math.sqrt(39) / 2, rel=1e-4)
+    assert (one.interval is None) == (spread == 0)
+    if one.interval is not None:
+        assert one.interval.high - one.interval.low == pytest.approx(2.0227 * spread / math.sqrt(39), rel=1e-4)
     assert one.delta.loss == pytest.approx(loss - 2)
     assert BITS.note(verdict(one, found.tolerance)) == said
     assert notes_of(one) == (() if expected == "equal" else (ONE_SEED,))
@@ -126,12 +127,12 @@ def test_lines__are_drawn_by_lot_where_a_corpus_is_split_by_line(fields: Fields,
 
 
 @pytest.mark.parametrize("is_drawn", [True, False])
-def test_interval_of_neighbouring_lines__is_over_ten_blocks(is_drawn: bool) -> None:
-    """Turns of four lines: forty independent lines show a difference, ten blocks of equal lines do not."""
-    lines = line_losses(2.1, 0.2, turns=4, is_drawn=is_drawn)
-    old = measured("old", summary={"lines": line_losses(2.0, is_drawn=is_drawn)})
+def test_interval_of_neighbouring_lines__is_over_blocks(is_drawn: bool) -> None:
+    """Turns of fifteen lines: 60 independent lines show a difference, four blocks of equal lines do not."""
+    lines = line_losses(2.1, 0.2, lines=60, turns=15, is_drawn=is_drawn)
+    old = measured("old", summary={"lines": line_losses(2.0, lines=60, is_drawn=is_drawn)})
     [one] = pair(measured("new", summary={"loss": 2.1, "lines": lines}, learning_rate=0.1), old).against
-    count, half = (40, 2.0227) if is_drawn else (10, 2.2622)
+    count, half = (60, 2.0010) if is_drawn else (4, 3.1824)
     assert one.interval is not None and one.rise is not None
     assert one.interval.high - one.rise == pytest.approx(half * 0.2 / math.sqrt(count - 1) / 2, rel=1e-4)
     assert one.verdict == ("worse" if is_drawn else "no_clear_difference")
@@ -143,7 +144,7 @@ def test_several_comparisons__have_verdicts_of_p_adjusted_for_their_number() -> 
     """Each p is that of t = difference / (0.2 / sqrt(39)) with 39 degrees; p_holm are 4, 3, 2 times p and p itself."""
     first = measured("new", summary={"lines": line_losses(2.0, 0.2)}, learning_rate=0.1)
     losses = {"far": 1.8, "near": 1.93, "nearer": 1.99, "close": 1.92}
-    others = [measured(name, summary={"loss": loss}) for name, loss in losses.items()]
+    others = [measured(name, summary={"loss": loss, "lines": line_losses(loss, 0.0)}) for name, loss in losses.items()]
     found = compare([first, *others], split="test")
     p = {name: 2 * float(t.sf((2.0 - loss) / (0.2 / math.sqrt(39)), 39)) for name, loss in losses.items()}
     p_holm = {"far": 4 * p["far"], "close": 3 * p["close"], "near": 2 * p["near"], "nearer": p["nearer"]}
@@ -169,7 +170,7 @@ def test_runs_that_differ_in_their_seeds_only__are_no_regression() -> None:
     [one] = found.against
     assert (one.verdict, one.is_regression, found.is_passed) == ("worse", False, True)
     assert notes_of(one) == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
-    assert BITS.note(verdict(one, 0.01)) == "worse: loss +5.00% (95 % interval +5.00% to +5.00%)"
+    assert BITS.note(verdict(one, 0.01)) == "worse: loss +5.00% (95 % interval +4.98% to +5.02%)"
     [elsewhere] = pair(trained_by(first, changed(ENVIRONMENT, git_commit="b")), other).against
     assert (elsewhere.is_regression, notes_of(elsewhere)) == (True, (ONE_SEED,))
 
@@ -286,8 +287,8 @@ def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
     assert one.rise == pytest.approx(-0.1 / 1.5)
     assert "only losses per character are comparable" in notes_of(one)[0]
     assert notes_of(one)[1:] == (ONE_SEED,)
-    # lines of 90 and 20 nats in 20 characters: the same difference in each of them, of 20 / 20 nats per character
-    assert BITS.note(verdict(one, 0.01)) == "better: loss per character -6.67% (95 % interval -6.67% to -6.67%)"
+    # 40 lines of 90 ± 0.7 and of 20 nats, in 20 characters: 2.0227 · 0.7 / 20 / √39 nats, by 1.5 bits
+    assert BITS.note(verdict(one, 0.01)) == "better: loss per character -6.67% (95 % interval -7.76% to -5.58%)"
     assert (one.delta.loss, one.delta.perplexity, one.delta.top1_accuracy) == (None, None, None)
     assert one.delta.bits_per_char == pytest.approx(-0.1)
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against

@@ -453,6 +453,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "group of masked models": lambda: group(
         *[changed(COMPLETED, objective="masked_lm", bits_per_char=None, best_val_bits_per_char=None)] * 2
     ),
+    "group of n-grams": lambda: group(*[changed(COMPLETED, model_family="ngram")] * 2),
     "group of many": lambda: group(*[QUEUED] * 21),
     "group failed": lambda: group(FAILED, CANCELLED),
     "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
@@ -547,7 +548,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "any chat": ("chat", "chat unanswered"),
     "evaluation": ("evaluation beside counts", "evaluation of lines", "masked evaluation"),
     "group queued": ("group of many",),
-    "group completed": ("group of masked models",),
+    "group completed": ("group of masked models", "group of n-grams"),
     "battery of a run": ("battery of a suite", "battery of leaked text", "battery of many paradigms"),
     "battery of two runs": ("battery of two runs with a suite",),
     "development": ("development with items",),
