@@ -309,7 +309,7 @@ def resolve(request: TrainRequest, facts: Facts) -> Resolution:
         _check_different(effective)
     _check_corpus(request, facts)
     effective, locked = _with_lock(request, effective, facts)
-    notes = (*_notes_on_parent(taken), *facts.layout.notes, *locked)
+    notes = (*_notes_on_parent(taken), *facts.layout.notes, *_notes_on_files(effective, facts.n_files), *locked)
     return Resolution(effective, (*taken, *by_text, *by_rule), measured, notes)
 
 
@@ -395,6 +395,16 @@ def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:
     """Return a note on the values that a warm start takes over."""
     values = ", ".join(f"`{one.field}` {one.shown_value()}" for one in taken)
     return (f"As in its parent, unless you give others: {values}.",) if values else ()
+
+
+def _notes_on_files(effective: EffectiveRequest, n_files: int) -> tuple[str, ...]:
+    """Return a note on held-out lines that are drawn from the files of the training lines."""
+    if n_files == 1 or not any(effective.draws_lines(split) for split in ("validation", "test")):
+        return ()
+    return (
+        f"The held-out lines are drawn from the {n_files} files that are trained on: losses and their intervals are of"
+        " other lines of these files. `split_by: file` holds out complete files.",
+    )
 
 
 def _given_fields(request: TrainRequest) -> set[str]:

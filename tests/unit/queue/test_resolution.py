@@ -169,6 +169,25 @@ LOCKS: list[tuple[Facts, dict[str, object], str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("n_files", "fields", "is_told"),
+    [
+        (3, {}, True),
+        (3, {"validation_corpus": "held"}, True),
+        (1, {}, False),
+        (3, {"split_by": "file"}, False),
+        (3, {"validation_corpus": "held", "test_corpus": "tested"}, False),
+    ],
+)
+def test_lines_drawn_from_several_files__are_of_these_files_only(
+    n_files: int, fields: dict[str, object], is_told: bool
+) -> None:
+    own = {field: text for field, text in HELD_OUT.items() if field in fields}
+    facts = FACTS._replace(references={**FACTS.references, **own}, n_files=n_files)
+    found = " ".join(resolved(facts, **fields).notes)
+    assert ("drawn from the 3 files that are trained on" in found) == is_told
+
+
 @pytest.mark.parametrize(("facts", "fields", "reason"), LOCKS)
 def test_test_split__takes_the_strictest_of_all_locks(facts: Facts, fields: dict[str, object], reason: str) -> None:
     found = resolved(facts, **fields)
