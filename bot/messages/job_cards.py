@@ -7,7 +7,7 @@ import discord
 from bot.messages.answers import STATE_COLOURS, STATE_SIGNS, unreadable_lines
 from bot.messages.buttons import button, button_row, option, run_select
 from bot.messages.job_lines import MAX_ERROR, build_lines, step_lines, tokenizer_lines
-from bot.messages.report_card import report_lines, table_select
+from bot.messages.report_card import reader_of_names, report_lines, table_select
 from bot.messages.text import (
     AMBER,
     BLURPLE,
@@ -32,14 +32,14 @@ from trainer.contracts.job_status import JobStatus, UnreadableJob
 from trainer.contracts.operations import JobRow
 from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.reports import Report
-from trainer.contracts.studies import StudyRecord, StudyStatus
+from trainer.contracts.studies import StudyRecord, StudyStatus, equal_settings
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral, plural
-from trainer.reports.study_report import setting_text
+from trainer.reports.study_report import equal_note, setting_text
 
 AGAIN, SURE = "again", "sure"
 """Details of the buttons that refresh a card, and that confirm a deletion."""
-_MAX_NAME, _MAX_SETTINGS = 100, 1500
+_MAX_NAME, _MAX_SETTINGS, _MAX_EQUAL = 100, 1500, 10
 TITLES: Mapping[RunState, str] = {
     "queued": "Queued: {kind} {name}",
     "running": "Running: {kind} {name}",
@@ -133,11 +133,13 @@ def study_question(record: StudyRecord) -> discord.Embed:
         disk=byte_size(n_runs * max(one.cost.disk_bytes for one in record.variants)),
     )
     settings = "\n".join(f"{one.name}: {setting_text(one.setting)}" for one in record.variants)
+    equal = [reader_of_names().note(equal_note(*names)) for names in equal_settings(record.variants)]
     lines = [
         f"{trainings} · {time}",
         in_full,
         *([tested] if asked.read_test else []),
         needs,
+        *equal[:_MAX_EQUAL],
         code_block(settings, _MAX_SETTINGS),
     ]
     return make_embed(GREY, f"❔ {_('Start the study {name}?', name=plain(asked.name))}", lines)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.runs import ended
 from tests.support.runs import record as run_record
-from tests.support.studies import RATES, TRAIN, resolved_study, started_study, study_record, study_request
+from tests.support.studies import TRAIN, resolved_study, started_study, study_record, study_request
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import events_of
 from trainer.artifacts.kinds import STUDIES
@@ -27,8 +28,9 @@ from trainer.contracts.events import JobStarted
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.looks import Look
 from trainer.contracts.runs import EvalSummary
-from trainer.contracts.studies import StudyResult, StudyStatus, TrialKey
+from trainer.contracts.studies import StudyResult, StudyStatus, Trial, TrialKey
 from trainer.queue.queue import JobQueue
+from trainer.reports.report_text import plain_lines
 from trainer.services.embedded import answering_server
 from trainer.store.store import connect
 from trainer.system.files import read_record
@@ -64,6 +66,10 @@ def looks_of(queue: JobQueue, result: StudyResult) -> list[Look]:
     return [look for look in by_id.values() if not own.isdisjoint(look.models)]  # other tests have this text, too
 
 
+def key_of(trial: Trial) -> tuple[str, int]:
+    return trial.phase, trial.variant
+
+
 def counted(result: StudyResult) -> dict[str, int]:
     """Return the number of trainings of each stage."""
     return Counter(f"round {one.round}" if one.phase == "round" else one.phase for one in result.trials)
@@ -82,6 +88,14 @@ async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: L
         assert seeds == [[42] * 8, [43, 44] * 2, [45, 46]], "each stage has seeds that chose nothing before"
         means = [one.val_loss.value for one in result.finalists if one.val_loss is not None]
         assert means == sorted(means) and result.winner.name == result.finalists[0].name
+        best, other = (
+            [one.val_bits_per_char or 0.0 for one in result.trials if key_of(one) == ("final", number)]
+            for number in (result.winner.number, result.finalists[1].variant)
+        )
+        assert result.finalists[0].winner_difference is None
+        difference = result.finalists[1].winner_difference
+        assert difference is not None and difference.value == pytest.approx(fmean(best) - fmean(other))
+        assert (difference.low or 9) < difference.value < (difference.high or -9) and 0 < (difference.p or 0) <= 1
         tested = {run_id for run_id, run in runs.items() if run.completed_manifest().metrics.test is not None}
         assert result.test is not None and tested == {*result.test.run_ids}
         [look] = looks_of(queue, result)
@@ -115,11 +129,19 @@ async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: L
 
 
 async def test_study__without_the_test_ends_with_the_winner(lab: Lab) -> None:
-    two = {name: RATES[name] for name in ("rate-1", "rate-2")}
+    """A setting that knows few letters has a lower loss, and does not win."""
+    two = {"few": {"tokenizer": {"method": "char", "vocab_size": 7}}, "all": {"tokenizer": {"method": "char"}}}
     async with lab.queue() as queue:
         study = await started_study(queue, study_request(name="unread", settings=two, seeds=1, read_test=False))
         result = await completed(study)
         assert counted(result) == {"final": 2} and result.test is None
+        few, known = result.trials
+        assert few.score < known.score and (few.unknown_char_share or 0) > 0.1 and known.unknown_char_share == 0
+        assert result.winner.name == "all" and result.finalists[1].winner_difference is None
+        report = study.report()
+        assert report is not None
+        said = "\n".join(plain_lines(report))
+        assert "few: ranked last" in said and "Validation: " in said and "Warning: This model is " in said
         assert all(queue.runs.get(one.run_id).completed_manifest().metrics.test is None for one in result.trials)
 
 
@@ -150,7 +172,7 @@ async def test_failed_training__loses_with_its_reason(lab: Lab) -> None:
 async def test_study__whose_trainings_all_fail_fails_with_their_reason(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {name: {"max_steps": 100_000} for name in ("a", "b")}
+    settings = {name: {"max_steps": steps} for name, steps in (("a", 100_000), ("b", 100_001))}
     async with lab.queue() as queue:
         study = await started_study(queue, study_request(name="lost", settings=settings, seeds=1))
         ended = set[str]()

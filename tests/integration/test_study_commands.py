@@ -33,6 +33,9 @@ async def test_study__starts_from_a_file_or_options_and_ends_by_a_button(tmp_pat
         asked, studies = await read(call), StudyStore(tmp_path / "artifacts")
         assert "❔ Start the study rates?" in asked.text and "**At most 11 trainings** · How long" in asked.text
         assert "v1: learning_rate 0.1\nv2: learning_rate 0.01" in asked.text and studies.all() == []
+        same = FILE.replace(b"0.01]", b"0.01, 1.0e-1]")
+        preview = await here.ask(here.bob, "mt-study start", {"config": Upload("rates.yml", same)})
+        assert "v3 is equal to v1: trained once" in preview.text and "v3: " not in preview.text
         message = await call.reply()
         call = await here.discord.click(here.bob, message, buttons(message)["Start"])
         started = await read(call)

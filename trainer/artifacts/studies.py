@@ -12,7 +12,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.config.studies import Trials, full_runs, planned, seed_of, variant_of
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.runs import CorpusRef, RunManifest
-from trainer.contracts.studies import StudyRecord, StudyResult, StudyStatus, Trial, TrialKey
+from trainer.contracts.studies import StudyRecord, StudyResult, StudyStatus, Trial, TrialKey, equal_settings
 from trainer.contracts.wording import counted
 from trainer.system.files import DISK, Disk, file_records, read_record, write_atomically
 
@@ -91,6 +91,9 @@ class StudyDirectory(StatusJob[StudyRecord]):
             test_loss=None if result is None or result.test is None else result.test.test_loss.value,
             created_at=record.created_at,
             elapsed_seconds=self.seconds_since(record.created_at),
+            notes=tuple(
+                f"{name} is equal to {first}: trained once." for name, first in equal_settings(record.variants)
+            ),
             error=error,
             trials=tuple(trials),
         )
@@ -170,4 +173,5 @@ def _end_of(end: RunManifest) -> dict[str, object]:
         "train_seconds": end.timings.train_seconds,
         "val_loss": None if measured is None else measured.loss,
         "val_bits_per_char": None if measured is None else measured.bits_per_char,
+        "unknown_char_share": None if measured is None else measured.unknown_char_share,
     }

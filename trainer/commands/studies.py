@@ -61,6 +61,8 @@ async def _follow(request: StudyRequest, installation: Installation, terminal: T
     if accepted.status == "completed":
         return await view.show_job(accepted.study_id, installation, terminal)
     terminal.note(f"study {accepted.study_id}: at most {counted(accepted.n_runs, 'run')}")
+    for note in accepted.notes:
+        terminal.note(note)
     return await view.follow(accepted.study_id, installation, terminal)
 
 
@@ -86,13 +88,13 @@ def _end(trial: Trial, unit: Unit) -> str:
     """Return the loss of a training, or the reason why it has none."""
     if trial.val_loss is None:
         return trial.reason or "–"
-    return f"{loss_number(trial.val_loss, unit)} {unit} per token"
+    return f"validation {loss_number(trial.val_loss, unit)} {unit} per token"
 
 
 async def _show(study_id: str, status: StudyStatus, installation: Installation, terminal: Terminal) -> None:
     """Show the report of a study that has completed, and the trainings of others."""
     if status.status != "completed":
-        rows = [("stage", "setting", "seed", "state", "validation", "run")]
+        rows = [("stage", "setting", "seed", "state", "loss", "run")]
         for trial in status.trials:
             end = _end(trial, terminal.unit)
             rows.append((_stage(trial), trial.name, f"{trial.seed}", trial.status, end, trial.run_id))

@@ -190,7 +190,7 @@ def of_trial(record: StudyRecord, key: TrialKey) -> EffectiveRequest:
 
 
 def variant_of(record: StudyRecord, key: TrialKey) -> StudyVariant:
-    return record.variants[key.variant - 1]
+    return next(variant for variant in record.variants if variant.number == key.variant)
 
 
 def seed_of(record: StudyRecord, key: TrialKey) -> int:
@@ -246,7 +246,8 @@ def _has_spent(record: StudyRecord, trials: Trials) -> bool:
 def ranked(record: StudyRecord, trials: Trials) -> list[int]:
     """Return the settings that have lost no trial, the best first: by their last round, then by validation loss.
 
-    Of equal ones the first is first. Without rounds, all settings in their order.
+    Of equal ones the first is first. Settings with unknown characters come after those without, because their losses
+    are too low. Without rounds, all settings in their order.
     """
     if not rounds_of(record):
         return [variant.number for variant in record.variants]
@@ -256,8 +257,8 @@ def ranked(record: StudyRecord, trials: Trials) -> list[int]:
             last[key.variant] = key
     left = [key for key in last.values() if trials[key].status == "completed"]
 
-    def rank(key: TrialKey) -> tuple[int, float, int]:
-        return -key.round, trials[key].score, key.variant
+    def rank(key: TrialKey) -> tuple[int, float, float, int]:
+        return -key.round, trials[key].unknown, trials[key].score, key.variant
 
     return [key.variant for key in sorted(left, key=rank)]
 
@@ -265,18 +266,22 @@ def ranked(record: StudyRecord, trials: Trials) -> list[int]:
 def finalists_of(record: StudyRecord, trials: Trials) -> list[int]:
     """Return the settings that were trained in full, the best first.
 
-    Those with the fewest measured trainings that failed come first, then those with the lowest mean validation loss
-    over the seeds; of equal ones the first. One whose trainings have all failed is last.
+    Those without unknown characters come first, then those with the fewest measured trainings that failed, then those
+    with the lowest mean validation loss over the seeds; of equal ones the first. One whose trainings have all failed is
+    last.
     """
     by_variant: dict[int, list[Trial]] = {}
     for key, trial in trials.items():
         if key.phase == "final":
             by_variant.setdefault(key.variant, []).append(trial)
 
-    def rank(number: int) -> tuple[int, float, int]:
-        scores = [trial.score for trial in by_variant[number] if trial.status == "completed"]
-        failed = sum(trial.is_measured for trial in by_variant[number]) - len(scores)
-        return failed, fmean(scores) if scores else math.inf, number
+    def rank(number: int) -> tuple[bool, float, int, float, int]:
+        completed = [trial for trial in by_variant[number] if trial.status == "completed"]
+        failed = sum(trial.is_measured for trial in by_variant[number]) - len(completed)
+        if not completed:
+            return True, 0.0, failed, math.inf, number
+        unknown = max(trial.unknown for trial in completed)
+        return False, unknown, failed, fmean(trial.score for trial in completed), number
 
     return sorted(by_variant, key=rank)
 

@@ -1,5 +1,6 @@
 """Records of a study: settings compared on validation, a winner by a stated rule, and one look at the test split."""
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
@@ -23,7 +24,7 @@ from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.looks import LookCount
 from trainer.contracts.models import Objective
 from trainer.contracts.parameters import Query
-from trainer.contracts.runs import EffectiveRequest, SentRequest
+from trainer.contracts.runs import EffectiveRequest, SentRequest, has_unknown_text
 from trainer.contracts.training_options import ChosenValue, Minutes, Pace
 
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -37,6 +38,10 @@ _SPACE: JsonDict = {
 }
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 MAX_VARIANTS = 256
+SMALLEST_DIFFERENCE = 0.0005
+"""Smaller differences of a winner, in bits or nats, count as none: reports write them as 0.000."""
+MAX_P = 0.05
+"""A difference with a smaller p is clear."""
 TrainFields = Annotated[dict[str, JsonValue], Field(json_schema_extra=_TRAIN_FIELDS), Names.TRAINING]
 
 
@@ -111,9 +116,19 @@ class StudySetting(Frozen, json_schema_extra=describe_fields):
     """A setting that a study compares."""
 
     number: Count
+    """Its place in the request, from 1; equal settings leave gaps."""
     name: StudyName
     train: dict[str, JsonValue]
     """The fields of the train request that it adds to those that all share."""
+    equals: tuple[StudyName, ...] = ()
+    """Names of later settings that resolve to the same training, which is done once for all of them."""
+
+
+def equal_settings(settings: Iterable[StudySetting]) -> Iterator[tuple[StudyName, StudyName]]:
+    """Yield the name of each setting that is not trained, with that of the equal one that is."""
+    for one in settings:
+        for name in one.equals:
+            yield name, one.name
 
 
 class StudyVariant(StudySetting):
@@ -127,13 +142,13 @@ class StudyVariant(StudySetting):
 
     @property
     def setting(self) -> StudySetting:
-        return StudySetting(number=self.number, name=self.name, train=self.train)
+        return StudySetting(number=self.number, name=self.name, train=self.train, equals=self.equals)
 
 
 class StudyRecord(JobRecord):
     """`request.json`: an accepted study."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     study_id: Identifier
     request: StudyRequest
     request_hash: Sha256
@@ -209,6 +224,8 @@ class Trial(Frozen, json_schema_extra=describe_fields):
     """Validation loss in nats per token; None before the end, and for a training that failed."""
     val_bits_per_char: float | None = None
     """None for a masked model."""
+    unknown_char_share: float | None = None
+    """Share of unknown characters in the validation text."""
     train_seconds: float = 0.0
     reason: str | None = None
     """Why it failed."""
@@ -225,6 +242,12 @@ class Trial(Frozen, json_schema_extra=describe_fields):
         loss = self.val_loss if self.val_bits_per_char is None else self.val_bits_per_char
         return float("inf") if loss is None else loss
 
+    @property
+    def unknown(self) -> float:
+        """The share of unknown characters, 0 if it is small enough: only trials of one share have comparable losses."""
+        share = self.unknown_char_share or 0.0
+        return share if has_unknown_text(share) else 0.0
+
 
 class LossEstimate(Frozen, json_schema_extra=describe_fields):
     """The mean loss of a setting over seeds, with its 95 % interval over lines and seeds."""
@@ -239,6 +262,25 @@ class LossEstimate(Frozen, json_schema_extra=describe_fields):
     """Standard error over the seeds of trainings."""
 
 
+class WinnerDifference(Frozen, json_schema_extra=describe_fields):
+    """The mean validation loss of the winner minus that of another finalist, with its 95 % interval.
+
+    In bits per character, of a masked model in nats per token. The interval is over lines and seeds.
+    """
+
+    value: float
+    low: float | None = None
+    """None for one seed, a text of few lines, and losses that do not vary, as `high` and `p`."""
+    high: float | None = None
+    p: float | None = None
+    """Two-sided, adjusted for all pairs of finalists, because the winner is the best of them (Holm 1979)."""
+
+    @property
+    def is_clear(self) -> bool:
+        """True if the winner is clearly better."""
+        return self.value < 0 and self.p is not None and self.p < MAX_P
+
+
 class StudyFinalist(Frozen, json_schema_extra=describe_fields):
     """A setting that was trained in full over seeds."""
 
@@ -251,6 +293,10 @@ class StudyFinalist(Frozen, json_schema_extra=describe_fields):
     """In nats per token; None if all of its trainings failed, as the next one."""
     val_bits_per_char: LossEstimate | None
     """None for a masked model."""
+    winner_difference: WinnerDifference | None = None
+    """None for the winner, and for a finalist whose losses are not comparable with its losses."""
+    baseline: Baseline | None = None
+    """Losses of counting on the validation split; None for a masked model."""
 
 
 class StudyTest(Frozen, json_schema_extra=describe_fields):
@@ -270,7 +316,7 @@ class StudyTest(Frozen, json_schema_extra=describe_fields):
 class StudyResult(Frozen, json_schema_extra=describe_fields):
     """`result.json`: a completed study; written last."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     study_id: Identifier
     name: StudyName
     objective: Objective
@@ -297,6 +343,8 @@ class StudyStatus(JobStatus, json_schema_extra=describe_fields):
     test_loss: float | None = None
     """Its mean loss on the test split, in nats per token; `result.json` has the interval."""
     elapsed_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    """The settings that are equal to others, in sentences."""
     trials: tuple[Trial, ...] = ()
     """The trainings that were started."""
 

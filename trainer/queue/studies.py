@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.config.studies import drawn, rounds_of, usual_space, with_values
 from trainer.config.train_request import CORPORA, RequestDraft, override, with_family
@@ -61,18 +62,19 @@ async def resolve_study(
             variants.append(_variant(number, one, found))
     else:
         variants = _usual(request, preview)
+    variants = _different(variants, "settings" if request.settings else "space")
     if request.read_test and preview.effective.test_id is None:
         message = "is 0, so there is no test split: give a share, or `read_test: false`."
         raise field_error(ErrorCode.INVALID_INPUT, "train.test_fraction", message)
     owner, texts = job_owner(user_id, http), preview.effective.hashes_by_field()
-    request_hash = _hash(request, [texts[field] for field in sorted(texts)], owner)
+    identity = _hash(request, [texts[field] for field in sorted(texts)], owner)
     record = StudyRecord(
-        study_id=f"{request.name}-{request_hash[:8]}",
+        study_id=f"{request.name}-{identity[:8]}",
         user_id=user_id,
         http=http,
         created_at=now(),
         request=request,
-        request_hash=request_hash,
+        request_hash=identity,
         variants=tuple(variants),
         pace=pace,
     )
@@ -167,13 +169,32 @@ def changed_request(request: TrainRequest, train: Mapping[str, JsonValue]) -> Tr
     return parse(TrainRequest, merged(given, train))
 
 
+def _different(variants: Sequence[StudyVariant], field: str) -> list[StudyVariant]:
+    """Return the settings that resolve to different trainings, each with the names of those that are equal to it.
+
+    Raises INVALID_INPUT if all are equal.
+    """
+    alike = dict[str, list[StudyVariant]]()
+    for one in variants:
+        alike.setdefault(request_hash(one.effective), []).append(one)
+    if len(alike) == 1:
+        names = ", ".join(f"'{one.name}'" for one in variants)
+        message = f"has equal settings only ({names}), so there is nothing to choose: give settings that differ."
+        raise field_error(ErrorCode.INVALID_INPUT, field, message)
+    return [changed(first, equals=tuple(one.name for one in others)) for first, *others in alike.values()]
+
+
 def _check_together(
     setting: _Setting, effective: EffectiveRequest, first: _Setting, of_first: EffectiveRequest
 ) -> None:
     """Refuse a setting whose losses would not be comparable with those of the first one."""
     same_text = all(effective.text_of(split) == of_first.text_of(split) for split in ("validation", "test"))
     is_masked = "masked_lm" in (effective.objective, of_first.objective)
-    same_tokens = effective.tokenizer == of_first.tokenizer and effective.tokenizer_id == of_first.tokenizer_id
+    same_tokens = (
+        effective.tokenizer == of_first.tokenizer
+        and effective.tokenizer_id == of_first.tokenizer_id
+        and effective.mlm_probability == of_first.mlm_probability
+    )
     names = setting.name, first.name
     if effective.objective != of_first.objective or (is_masked and not same_tokens):
         message = "'{}' predicts other tokens than '{}', so their losses say nothing about which one is better."
@@ -183,6 +204,11 @@ def _check_together(
         other: dict[str, object] = of_first.model_dump()
         field = next((field for field in _OF_TEXT if one[field] != other[field]), "corpus")
         message = f"'{names[0]}' is measured on another text than '{names[1]}': give both the same `{field}`."
+        raise field_error(ErrorCode.INVALID_INPUT, setting.place, message)
+    has_form = effective.tokenizer.normalization == of_first.tokenizer.normalization
+    if not has_form or effective.documents != of_first.documents:
+        field = "documents" if has_form else "normalization"
+        message = f"'{names[0]}' reads the text in another form than '{names[1]}': give both the same `{field}`."
         raise field_error(ErrorCode.INVALID_INPUT, setting.place, message)
 
 

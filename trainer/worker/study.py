@@ -11,13 +11,15 @@ from trainer.artifacts.attempts import was_never_trained
 from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.studies import StudyDirectory
 from trainer.config.studies import Trials, finalists_of, loss_of, of_trial, planned, variant_of, winner_of
+from trainer.config.winner_differences import winner_differences
 from trainer.contracts.base import HttpOrigin, changed
-from trainer.contracts.baselines import mean_baseline
+from trainer.contracts.baselines import Baseline, mean_baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import HeldOutSplit, RunManifest, TrainRequest
 from trainer.contracts.seeds import RunGroup, listed_seeds
-from trainer.contracts.studies import LossEstimate, StudyFinalist, StudyResult, StudyTest, TrialKey
+from trainer.contracts.studies import LossEstimate, StudyFinalist, StudyResult, StudyTest, TrialKey, WinnerDifference
 from trainer.queue.resolution import gather
 from trainer.queue.resolve import TrainingPreview
 from trainer.queue.speed import measure_pace
@@ -162,13 +164,16 @@ class StudySteps:
         if record.request.read_test and not runs:
             raise _without_test(trials)
         settings = {variant.number: variant.setting for variant in record.variants}
+        differences = self._differences(trials, winner)
         result = StudyResult(
             study_id=record.study_id,
             name=record.request.name,
             objective=record.variants[0].effective.objective,
             variants=tuple(settings.values()),
             trials=tuple(trials.values()),
-            finalists=tuple(self._finalist(number, trials) for number in finalists_of(record, trials)),
+            finalists=tuple(
+                self._finalist(number, trials, differences.get(number)) for number in finalists_of(record, trials)
+            ),
             winner=settings[winner],
             test=self._test(runs) if runs else None,
         )
@@ -176,7 +181,20 @@ class StudySteps:
         files = {"report.html": report_html(report, {}), REPORT_FILE: report.model_dump_json()}
         self._study.write_result(result, files)
 
-    def _finalist(self, number: int, trials: Trials) -> StudyFinalist:
+    def _differences(self, trials: Trials, winner: int) -> dict[int, WinnerDifference]:
+        """Return the difference of the winner from each finalist that knows as much of the text, by its number."""
+        losses, shares, is_causal = dict[int, dict[int, LineLosses]](), dict[int, float](), True
+        for key, trial in trials.items():
+            if (key.phase, trial.status) == ("final", "completed"):
+                manifest = self._queue.runs.get(trial.run_id).completed_manifest()
+                is_causal = manifest.effective.objective == "causal_lm"
+                if (measured := manifest.evaluation("validation")) is not None:
+                    losses.setdefault(key.variant, {})[trial.seed] = measured.lines
+                    shares[key.variant] = trial.unknown
+        comparable = {number: one for number, one in losses.items() if shares[number] == shares[winner]}
+        return winner_differences(comparable, winner, per_char=is_causal)
+
+    def _finalist(self, number: int, trials: Trials, difference: WinnerDifference | None) -> StudyFinalist:
         own = [trial for key, trial in trials.items() if (key.phase, key.variant) == ("final", number)]
         completed = [trial.run_id for trial in own if trial.status == "completed"]
         loss, bits_per_char = self._losses(completed, "validation") if completed else (None, None)
@@ -187,19 +205,26 @@ class StudySteps:
             n_lost=sum(trial.is_measured for trial in own) - len(completed),
             val_loss=loss,
             val_bits_per_char=bits_per_char,
+            winner_difference=difference,
+            baseline=self._baseline(completed, "validation"),
         )
 
     def _test(self, runs: Sequence[str]) -> StudyTest:
         loss, bits_per_char = self._losses(runs, "test")
-        manifests = [self._queue.runs.get(run_id).completed_manifest() for run_id in runs]
-        baselines = [one.baselines["test"] for one in manifests if "test" in one.baselines]
+        effective = self._queue.runs.get(runs[0]).completed_manifest().effective
         return StudyTest(
             run_ids=tuple(runs),
             test_loss=loss,
             bits_per_char=bits_per_char,
-            looks=self._queue.stores.looks.count(manifests[0].effective),
-            baseline=mean_baseline(baselines) if baselines else None,
+            looks=self._queue.stores.looks.count(effective),
+            baseline=self._baseline(runs, "test"),
         )
+
+    def _baseline(self, runs: Sequence[str], split: HeldOutSplit) -> Baseline | None:
+        """Return counting beside the mean of runs; None without runs, and for masked models."""
+        manifests = [self._queue.runs.get(run_id).completed_manifest() for run_id in runs]
+        baselines = [one.baselines[split] for one in manifests if split in one.baselines]
+        return mean_baseline(baselines) if baselines else None
 
     def _losses(self, runs: Sequence[str], split: HeldOutSplit) -> tuple[LossEstimate, LossEstimate | None]:
         """Return the losses of runs on a split in nats per token and, of a causal model, in bits per character."""

@@ -172,6 +172,25 @@ def test_equal_losses__the_first_setting_wins() -> None:
     assert winner_of(record, trials) == 1
 
 
+def test_setting_with_unknown_characters__loses_against_those_that_know_the_text() -> None:
+    record = study_record()
+    shares = 0.365, 0.001, 0.0, 0.577  # the limit is 0.001
+    known = [0.2, 0.5, 0.4, 0.1]
+    trials = {key: changed(one, unknown_char_share=shares[key.variant - 1]) for key, one in in_round(1, *known).items()}
+    assert ranked(record, trials) == [3, 2, 1, 4]
+    finals = in_full("final", 3, (1, 2), 0.4, None) | in_full("final", 2, (1, 2), None, None)
+    finals |= {
+        key: changed(one, unknown_char_share=0.365) for key, one in in_full("final", 1, (1, 2), 0.1, 0.1).items()
+    }
+    assert finalists_of(record, finals) == [3, 1, 2], "one failed seed counts for less, and no training for nothing"
+    unknown = {
+        key: changed(one, unknown_char_share=0.3 if key.variant < 3 else 0.2)
+        for number, loss in enumerate((0.2, 0.1, 0.5), 1)
+        for key, one in in_full("final", number, (1,), loss).items()
+    }
+    assert finalists_of(record, unknown) == [3, 2, 1], "the lowest share, then the lowest loss of equal shares"
+
+
 def test_runs__limit_the_trials_of_the_rounds_and_not_the_end() -> None:
     record = study_record(n_variants=6, runs=6 + 5)
     assert len(planned(record, {})) == 5

@@ -12,6 +12,7 @@ import trainer.artifacts
 import trainer.contracts
 from tests.support.earlier_labs import STORED
 from tests.support.stories import run_record
+from tests.support.studies import study_record
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.batteries import BatteryManifest
 from trainer.contracts.development import Development
@@ -20,6 +21,7 @@ from trainer.contracts.events import MetricsConfig, type_of
 from trainer.contracts.http_answers import RunReport
 from trainer.contracts.reports import Note
 from trainer.contracts.runs import RunManifest, RunRecord
+from trainer.contracts.studies import StudyRecord
 
 _OTHER_MODULES = (
     *("bot.people.user_settings", "bot.people.watchers", "bot.session.deferred", "trainer.batteries.sources"),
@@ -112,6 +114,12 @@ def _block(fields: dict[str, object], name: str) -> dict[str, object]:
     return block
 
 
+def _blocks(fields: dict[str, object], name: str) -> list[dict[str, object]]:
+    blocks = fields[name]
+    assert isinstance(blocks, list)
+    return blocks
+
+
 @pytest.mark.parametrize(("device", "rows"), [("auto", 8), ("cpu", 8), ("cuda:1", 64)])
 def test_record_of_version_1__has_what_today_has_in_its_place(device: str, rows: int) -> None:
     fields = _fields(run_record("char_lstm-1"))
@@ -123,6 +131,14 @@ def test_record_of_version_1__has_what_today_has_in_its_place(device: str, rows:
     record = read_stored(RunRecord, json.dumps(fields).encode())
     assert (record.schema_version, record.effective.batch_size, record.effective.has_auto_batch) == (3, rows, True)
     assert record.effective.has_earlier_hash and record.effective.tags == ("ab",) and record.request.tags == ()
+
+
+def test_study_of_version_2__knows_no_equal_settings() -> None:
+    record = study_record()
+    fields = _fields(record)
+    variants = [{name: value for name, value in one.items() if name != "equals"} for one in _blocks(fields, "variants")]
+    fields |= {"schema_version": 2, "variants": variants}
+    assert read_stored(StudyRecord, json.dumps(fields).encode()) == record
 
 
 def test_manifest_of_version_1__knows_the_device_of_its_worker() -> None:

@@ -8,7 +8,9 @@ from tests.support import add_corpus, settings_in, some_text
 from tests.support.refusals import refused
 from tests.support.studies import RATES, TRAIN, resolved_study, study_record, study_request
 from trainer.artifacts.looks import LookLedger
+from trainer.artifacts.studies import StudyStore
 from trainer.config.experiment_file import read_study
+from trainer.config.studies import full_runs, of_trial, planned
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.studies import StudyRecord
@@ -17,6 +19,9 @@ from trainer.data.line_keys import lines_of_corpus
 from trainer.queue.studies import check_budget
 
 Fields = dict[str, object]
+LOW: Fields = {"learning_rate": 0.01}
+MASKED: Fields = {**TRAIN, "objective": "masked_lm", "tokenizer": {"method": "char", "mask_token": True}}
+MASKED |= {"model": {"hidden_size": 8, "bidirectional": True}}
 SPACE: Fields = {"learning_rate": {"low": 0.001, "high": 0.1, "scale": "log"}, "batch_size": [2, 4]}
 
 
@@ -90,6 +95,35 @@ async def test_wrong_field__of_a_training_is_told_with_its_place(folder: Path, f
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"settings": {}, "space": {"learning_rate": [0.001, 1e-3, 0.01], "model.dropout": [0.0, 0]}},
+            [(1, "v1", ("v2", "v3", "v4")), (5, "v5", ("v6",))],
+        ),
+        (
+            {"settings": {"a": LOW, "b": {"learning_rate": 0.1}, "c": {**LOW, "tokenizer": {"method": "char"}}}},
+            [(1, "a", ("c",)), (2, "b", ())],
+        ),
+    ],
+)
+async def test_equal_settings__are_trained_once(
+    folder: Path, fields: Fields, expected: list[tuple[int, str, tuple[str, ...]]]
+) -> None:
+    record = await resolved(folder, **fields)
+    assert [(one.number, one.name, one.equals) for one in record.variants] == expected
+    assert full_runs(record) == 2 * 2 + 2, "two finalists with two seeds, and two for the test"
+    keys = planned(record, {})
+    assert {key.variant: of_trial(record, key).label for key in keys} == {
+        number: f"rates {name} final-v{number}-2" for number, name, _ in expected
+    }
+    status = StudyStore(folder / "artifacts").create(record).status()
+    assert status.notes == tuple(
+        f"{equal} is equal to {name}: trained once." for _, name, others in expected for equal in others
+    )
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"settings": {"a": {}}}, "`settings` has one setting, so there is nothing to choose."),
@@ -127,6 +161,27 @@ async def test_wrong_field__of_a_training_is_told_with_its_place(folder: Path, f
         (
             {"settings": {"a": {}, "b": {"model": {"bidirectional": True}, "objective": "masked_lm"}}},
             "'b' predicts other tokens than 'a', so their losses say nothing about which one is better.",
+        ),
+        (
+            {"train": MASKED, "settings": {"a": {}, "b": {"mlm_probability": 0.05}}},
+            "'b' predicts other tokens than 'a', so their losses say nothing about which one is better.",
+        ),
+        (
+            {"settings": {"a": {}, "b": {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}}},
+            "`settings.b` 'b' reads the text in another form than 'a': give both the same `normalization`.",
+        ),
+        (
+            {"train": train(split_by="position"), "settings": {"a": {}, "b": {"documents": "stream"}}},
+            "`settings.b` 'b' reads the text in another form than 'a': give both the same `documents`.",
+        ),
+        (
+            {"settings": {"a": {"learning_rate": 0.01}, "b": {"learning_rate": 1e-2}, "c": {**LOW, "tags": ["c"]}}},
+            "`settings` has equal settings only ('a', 'b', 'c'), so there is nothing to choose: give settings that"
+            " differ.",
+        ),
+        (
+            {"settings": {}, "space": {"learning_rate": [0.1, 0.10]}},
+            "`space` has equal settings only ('v1', 'v2'), so there is nothing to choose: give settings that differ.",
         ),
     ],
 )
