@@ -45,8 +45,8 @@ def test_words__are_counted_cut_and_decoded_as_by_hand(shell: Checker) -> None:
     found = shell.found("text", "--tokenizer", "word", *GIVEN, *sets)
     assert (found.method, found.tokenizer_id, found.vocab_size) == ("word", None, 2 + 5)
     assert found.special_tokens == {"<UNK>": 0, "<eos>": 1}
-    none = Leak(lines=0)
-    nowhere = changed(none, validation=Shares(lines=0))
+    none = Leak(lines=0, plain_lines=0)
+    nowhere = changed(none, validation=Shares(lines=0, plain_lines=0))
     assert found.splits == {
         "train": SplitSizes(lines=3, chars=13, tokens=11, unknown_tokens=0, unknown_chars=0, bytes=13),
         "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, unknown_chars=1, bytes=3, leak=none),
@@ -104,7 +104,7 @@ def test_folder_of_splits__is_used_by_its_files(shell: Checker) -> None:
             **{"train": (3, 9), "validation": (1, 3), "test": (2, 5)}
         }
     other = shell.found("three", "--set", "test_corpus=tested", *words)
-    leak = Leak(lines=0, validation=Shares(lines=0))
+    leak = Leak(lines=0, plain_lines=0, validation=Shares(lines=0, plain_lines=0))
     expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=leak)
     assert other.splits["test"] == expected
     uses = "train.txt for training, valid.txt for validation and test.txt for test."

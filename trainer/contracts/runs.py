@@ -144,6 +144,11 @@ class Shares(Frozen, json_schema_extra=describe_fields):
 
     lines: _Share
     """Share of the lines that are equal to a line of the other text."""
+    plain_lines: _Share | None = None
+    """Share of the lines with words that are equal to one of them but for case, punctuation and white space.
+
+    None if no line has words, and in results of earlier versions.
+    """
     words: _Share | None = None
     """Share of the 13-grams of words that stand in the other text; None if the text has none."""
     characters: _Share | None = None
@@ -154,8 +159,13 @@ class Shares(Frozen, json_schema_extra=describe_fields):
         return self.largest > MAX_LEAK_SHARE
 
     @property
+    def has_near_lines(self) -> bool:
+        """True if more lines are equal without case, punctuation and white space than as they are."""
+        return (self.plain_lines or 0.0) > self.lines
+
+    @property
     def largest(self) -> float:
-        return max(self.lines, self.words or 0.0, self.characters or 0.0)
+        return max(self.lines, self.plain_lines or 0.0, self.words or 0.0, self.characters or 0.0)
 
 
 class Leak(Shares, json_schema_extra=describe_fields):

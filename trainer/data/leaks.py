@@ -5,7 +5,7 @@ drawn by seed. Training and validation text is read once, in chunks of about 32,
 line; in a stream in one chunk. N-grams of characters are for text with few n-grams of words: they take twice the time.
 """
 
-import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
@@ -23,7 +23,8 @@ from trainer.data.text import folded
 MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
 _READ_SPLITS: tuple[Split, ...] = ("train", "validation")
-_KINDS = 3
+_KINDS = 4
+"""Lines, lines without case and signs, n-grams of words, and n-grams of characters."""
 _FILTER_SLOTS = 32
 """Slots of the filter for each hash, so that few other hashes pass it."""
 _CHUNK_CHARACTERS = 1 << 15
@@ -31,12 +32,15 @@ _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
 """Odd, so that they have inverses modulo 2^64: of characters, and of words."""
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
 _JOINERS = "\u200c\u200d"
+_NEW, _SPACE, _SIGN, _LETTER, _MARK = range(5)
+"""Kinds of characters in the comparison of words."""
 _SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 Hashes: TypeAlias = "NDArray[np.uint64]"
 _Flags: TypeAlias = "NDArray[np.bool_]"
 _Places: TypeAlias = "NDArray[np.intp]"
 _Numbers: TypeAlias = "NDArray[np.float64]"
+_Units: TypeAlias = "NDArray[np.uint32]"
 _NONE: Hashes = np.empty(0, dtype=np.uint64)
 _NOTHING_READ = ReadText()
 
@@ -84,6 +88,7 @@ def _measured(
             in_training, in_validation = (_shares(samples[split], tables, each) for each in searches.values())
             leaks[split] = Leak(
                 lines=in_training.lines,
+                plain_lines=in_training.plain_lines,
                 words=in_training.words,
                 characters=in_training.characters,
                 ancestors=ancestors.ancestors,
@@ -94,15 +99,15 @@ def _measured(
 
 
 def _shares(sample: Sequence[Hashes], tables: Sequence[Hashes], searches: Sequence["_Search"]) -> Shares:
-    """Return the shares of a sample's lines, n-grams of words and n-grams of characters that were found."""
-    lines, words, characters = (
+    """Return the shares of a sample's lines and n-grams of each kind that were found."""
+    lines, plain_lines, words, characters = (
         _share(one, table, ~search.is_missing) for one, table, search in zip(sample, tables, searches, strict=True)
     )
-    return Shares(lines=lines or 0.0, words=words, characters=characters)
+    return Shares(lines=lines or 0.0, plain_lines=plain_lines, words=words, characters=characters)
 
 
 def _drawn(text: Iterable[tuple[Split, str]], hasher: "_Hasher", seed: int) -> dict[Split, list[Hashes]]:
-    """Draw hashes of lines, of n-grams of words and of n-grams of characters from each split of a text."""
+    """Draw hashes of each kind from each split of a text."""
     samples: dict[Split, list[_Sample]] = {}
     for split, lines in text:
         of_split = samples.setdefault(split, [_Sample(seed) for _ in range(_KINDS)])
@@ -110,9 +115,9 @@ def _drawn(text: Iterable[tuple[Split, str]], hasher: "_Hasher", seed: int) -> d
             for sample, hashes in zip(of_split, hasher.hashes(chunk, is_training=False), strict=True):
                 sample.add(hashes)
     drawn = {split: [sample.drawn() for sample in of_split] for split, of_split in samples.items()}
-    if all(len(words) == MAX_SAMPLE for _, words, _ in drawn.values()):
+    if all(len(words) == MAX_SAMPLE for *_, words, _ in drawn.values()):
         hasher.has_characters = False
-        return {split: [lines, words, _NONE] for split, (lines, words, _) in drawn.items()}
+        return {split: [*of_split, _NONE] for split, (*of_split, _) in drawn.items()}
     return drawn
 
 
@@ -283,13 +288,14 @@ class _Hasher:
         self._powers: tuple[_Powers, _Powers] | None = None
         self._is_space: _Flags = np.zeros(0x3002, dtype=np.bool_)
         self._is_space[[*map(ord, _SPACES)]] = True
+        self._kinds: NDArray[np.uint8] = np.full(sys.maxunicode + 1, _NEW, dtype=np.uint8)
 
-    def hashes(self, block: str, *, is_training: bool) -> tuple[Hashes, Hashes, Hashes]:
-        """Return the hashes of the lines that are not blank, of the 13-grams of words and of the 50-grams.
+    def hashes(self, block: str, *, is_training: bool) -> tuple[Hashes, Hashes, Hashes, Hashes]:
+        """Return the hashes of the lines that are not blank, of plain lines, of the 13-grams of words and of 50-grams.
 
         Training lines have 50-grams with newlines, too, which no held-out line has.
         """
-        prefixes, starts, ends, words_of = self.read(block)
+        prefixes, starts, ends, words_of = self._read(_code_points(block))
         of_characters, _ = self._powers_for(len(prefixes))
         has_words: _Flags = words_of.past > words_of.first
         lines = of_characters.ranges(prefixes, starts[has_words], ends[has_words])
@@ -299,11 +305,54 @@ class _Hasher:
         characters = of_characters.windows(prefixes, LEAK_CHARACTERS) if self.has_characters else _NONE
         if not self._is_stream and not is_training:
             characters = _within_lines(characters, starts, ends, LEAK_CHARACTERS)
-        return lines, words, characters
+        return lines, self._plain_lines(block), words, characters
 
-    def read(self, block: str) -> "_Block":
+    def _plain_lines(self, block: str) -> Hashes:
+        """Return the hashes of the lines that have words, without case, punctuation and white space."""
+        units, is_word = self._plain(block)
+        letters: _Units = units[is_word]
+        n_letters: _Places = np.zeros(len(units) + 1, dtype=np.intp)
+        np.cumsum(is_word, out=n_letters[1:])
+        is_newline: _Flags = units == ord("\n")
+        ends: _Places = np.append(n_letters[np.flatnonzero(is_newline)], len(letters))
+        starts: _Places = np.zeros(len(ends), dtype=np.intp)
+        starts[1:] = ends[:-1]
+        has_words: _Flags = ends > starts
+        of_characters, _ = self._powers_for(len(letters) + 1)
+        prefixes = of_characters.prefixes(letters.astype(np.uint64))
+        return of_characters.ranges(prefixes, starts[has_words], ends[has_words])
+
+    def _plain(self, text: str) -> tuple[_Units, _Flags]:
+        """Return a text in folded case with spaces for all signs that are no part of a word, and where its words are.
+
+        Marks and joiners after a letter are parts of a word.
+        """
+        units: _Units = _code_points(folded(text)).copy()
+        kinds: NDArray[np.uint8] = self._kinds.take(units)
+        if not kinds.all():
+            new: list[int] = np.unique(units[kinds == _NEW]).tolist()
+            for code in new:
+                self._kinds[code] = _kind_of(chr(code))
+            kinds = self._kinds.take(units)
+        is_word: _Flags = kinds == _LETTER
+        is_mark: _Flags = kinds == _MARK
+        if is_mark.any():
+            places: _Places = np.arange(len(units))
+            places[is_mark] = 0
+            before: _Places = np.maximum.accumulate(places)
+            of_letters: _Flags = is_word[before]
+            is_word |= is_mark & of_letters
+        is_space: _Flags = kinds == _SPACE
+        units[~(is_word | is_space)] = ord(" ")
+        return units, is_word
+
+    def plain_words(self, text: str) -> "_Words":
+        """Find the words of a text without case and punctuation."""
+        units, _ = self._plain(text)
+        return self._read(units).words
+
+    def _read(self, units: _Units) -> "_Block":
         """Find the lines and the words of a block."""
-        units: NDArray[np.uint32] = np.frombuffer(block.encode("utf-32-le"), dtype="<u4")
         of_characters, of_words = self._powers_for(len(units) + 1)
         prefixes = of_characters.prefixes(units.astype(np.uint64))
         is_newline: _Flags = units == ord("\n")
@@ -327,6 +376,11 @@ class _Hasher:
             first, second = (_powers(multiplier, count) for multiplier in _MULTIPLIERS)
             self._powers = first, second
         return self._powers
+
+
+def _code_points(text: str) -> _Units:
+    units: _Units = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    return units
 
 
 def _within_lines(hashes: Hashes, starts: _Places, ends: _Places, length: int) -> Hashes:
@@ -359,7 +413,7 @@ def find_leaked(texts: Sequence[str], read: Iterable[tuple[Split, str]], n_words
     wholes: list[tuple[int, int]] = []  # the number of words of each text, and their hash
     ngrams: list[list[int]] = []
     for text in texts:
-        words = hasher.read(_plain(text)).words
+        words = hasher.plain_words(text)
         past: list[int] = words.past.tolist()
         count = past[0]
         whole: list[int] = words.ngrams(max(1, count)).tolist()
@@ -373,7 +427,7 @@ def find_leaked(texts: Sequence[str], read: Iterable[tuple[Split, str]], n_words
     searches: dict[Split, Mapping[int, _Search]] = {split: _searches(by_length) for split in _READ_SPLITS}
     for split, lines in read:
         for chunk in _chunks(lines):
-            block = hasher.read(_plain(chunk)).words
+            block = hasher.plain_words(chunk)
             for length, search in searches[split].items():
                 search.look_up(block.ngrams(length))
     leaked: dict[Split, Leaked] = {}
@@ -397,13 +451,10 @@ def _searches(by_length: Mapping[int, Set[int]]) -> Mapping[int, _Search]:
     return searches
 
 
-def _plain(text: str) -> str:
-    """Return the words of a text, with spaces for other signs; marks and joiners after a letter are parts of a word."""
-    plain = folded(text)
-    parts = _JOINERS
-    for sign in set(plain):
-        if unicodedata.category(sign)[0] == "M":
-            parts += sign
-        elif not (sign.isalnum() or sign.isspace() or sign == "_" or sign in _JOINERS):
-            plain = plain.replace(sign, " ")
-    return plain if plain.isascii() else re.sub(rf"(?<!\S)[{parts}]+", " ", plain)
+def _kind_of(sign: str) -> int:
+    """Return what a character is in the comparison of words."""
+    if sign.isspace():
+        return _SPACE
+    if sign in _JOINERS or unicodedata.category(sign)[0] == "M":
+        return _MARK
+    return _LETTER if sign.isalnum() or sign == "_" else _SIGN

@@ -20,6 +20,9 @@ from trainer.reports.report_text import ENGLISH
 def shares_note(shares: Shares) -> Note:
     """Return the shares that are known."""
     known = [note("{share} of the lines", share=_share(shares.lines))]
+    if shares.has_near_lines:
+        plain = _share(shares.plain_lines or 0.0)
+        known.append(note("{share} of the lines without case, punctuation and spaces", share=plain))
     if shares.words is not None:
         words = _share(shares.words)
         known.append(note("{share} of the {length}-grams of words", share=words, length=LEAK_WORDS))
@@ -109,6 +112,8 @@ def _remedy(effective: EffectiveRequest, split: HeldOutSplit, leak: Leak) -> Not
         return note("Remove training text from `{field}`.", field=f"{split}_corpus")
     if leak.lines > MAX_LEAK_SHARE and effective.documents == "line" and effective.split_by != "line":
         return note("Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus.")
+    if (leak.plain_lines or 0.0) > MAX_LEAK_SHARE >= leak.lines:
+        return note("Keep one of the lines that differ in case, punctuation and spaces only, or write them alike.")
     return note("Remove repeated text from the corpus.")
 
 

@@ -31,7 +31,7 @@ from trainer.training.documents import Documents
 
 LineChars: TypeAlias = "NDArray[np.int32]"
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 8
+_CACHE_VERSION = 9
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 

@@ -28,8 +28,10 @@ def leaks_of(folder: Path, train: Sequence[str], test: Sequence[str], documents:
     return measure_leaks(split, documents, seed=1)
 
 
-def grams(texts: Iterable[str], documents: DocumentMode) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
-    """The lines that are not blank, and the n-grams of words and of characters, of texts."""
+def grams(
+    texts: Iterable[str], documents: DocumentMode
+) -> tuple[list[str], list[tuple[str, ...]], list[str], list[str]]:
+    """The lines that are not blank, the n-grams of words and of characters, and the words of each line, of texts."""
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     documents_of = [*texts] if documents == "line" else ["\n".join(texts)]
     words = [text.split() for text in documents_of]
@@ -37,6 +39,7 @@ def grams(texts: Iterable[str], documents: DocumentMode) -> tuple[list[str], lis
         lines,
         [tuple(each[n : n + WORDS]) for each in words for n in range(len(each) - WORDS + 1)],
         [text[n : n + CHARACTERS] for text in documents_of for n in range(len(text) - CHARACTERS + 1)],
+        [plain for line in lines if (plain := "".join(words_of(line)))],
     )
 
 
@@ -45,7 +48,8 @@ def share(held_out: Sequence[object], training: Sequence[object]) -> float | Non
     return sum(unit in known for unit in held_out) / len(held_out) if held_out else None
 
 
-line = st.lists(st.sampled_from(["a", "bé", "ccc", "🙂d", "\u3000", "  ", "\u0451"]), max_size=40).map(" ".join)
+words_and_signs = ["a", "bé", "ccc", "🙂d", "\u3000", "  ", "\u0451", "A.", "❤\ufe0f", "can't", "कि"]
+line = st.lists(st.sampled_from(words_and_signs), max_size=40).map(" ".join)
 some_lines = st.lists(line, max_size=8).map(lambda lines: [*lines, "bé"])
 
 
@@ -61,6 +65,7 @@ def test_leaks__are_the_shares_that_sets_of_strings_give(documents: DocumentMode
         held_out, training = grams(test, documents), grams(train, documents)
         shares = [share(held_out[0], training[0]), share(held_out[1], training[1]), share(held_out[2], training[2])]
         assert [found.lines, found.words, found.characters] == pytest.approx(shares)
+        assert found.plain_lines == pytest.approx(share(held_out[3], training[3]))
 
     check()
 
@@ -91,8 +96,8 @@ def test_leak_of_a_text__is_of_all_that_a_run_and_its_ancestors_have_read(docume
         for shares, read in ((found, (train, [joined])), (found.validation, (last, ["of the parent", *train[-1:]]))):
             assert shares is not None
             known = [grams(lines, documents) for lines in read]
-            wanted = [share(in_text[kind], [unit for of_one in known for unit in of_one[kind]]) for kind in range(3)]
-            assert [shares.lines, shares.words, shares.characters] == pytest.approx(wanted)
+            wanted = [share(in_text[kind], [unit for of_one in known for unit in of_one[kind]]) for kind in range(4)]
+            assert [shares.lines, shares.words, shares.characters, shares.plain_lines] == pytest.approx(wanted)
 
     check()
 
@@ -101,7 +106,8 @@ def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> 
     lines = [" ".join(f"w{n * k}" for k in range(20)) for n in range(1, 30)]
     corpus = write(tmp_path, lines)
     same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
-    complete, shares = Leak(lines=1, words=1, characters=1), Shares(lines=1, words=1, characters=1)
+    shares = Shares(lines=1, plain_lines=1, words=1, characters=1)
+    complete = Leak(lines=1, plain_lines=1, words=1, characters=1)
     assert measure_leaks(SplitCorpus(corpus, NFC, SplitRule(0.0, 0.0, 1)), "line", seed=1) == {}
     assert measure_leaks(same, "line", seed=1) == {
         "validation": complete,
@@ -114,7 +120,7 @@ def test_leaks__last_lines_of_a_stream_that_repeat_earlier_ones_are_found(tmp_pa
     corpus = SplitCorpus(write(tmp_path, [*first, "new", *first[:19]]), NFC, RULE, documents="stream")
     found = measure_leaks(corpus, "stream", seed=1)
     assert found["test"].lines == 19 / 30  # the other lines stand in the text once
-    assert found["validation"] == Leak(lines=0, words=0, characters=0)
+    assert found["validation"] == Leak(lines=0, plain_lines=0, words=0, characters=0)
 
 
 def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) -> None:
@@ -123,6 +129,14 @@ def test_leaks__equal_lines_that_are_drawn_together_do_not_leak(tmp_path: Path) 
     cut = SplitCorpus(write(tmp_path, lines), NFC, RULE)
     assert {leak.lines for leak in measure_leaks(drawn, "line", seed=1).values()} == {0.0}
     assert {leak.lines for leak in measure_leaks(cut, "line", seed=1).values()} == {1.0}
+
+
+def test_leaks__short_lines_that_differ_in_case_signs_and_spaces_only_are_counted(tmp_path: Path) -> None:
+    held_out = ["Where is it?", "who's there !", "İki el", "not this one", "?!"]
+    found = leaks_of(tmp_path, ["WHERE IS IT!", "whos  there", "iki el", "there"], held_out)["test"]
+    assert (found.lines, found.words, found.characters) == (0.0, None, None)
+    assert found.plain_lines == 2 / 4  # one has letters of its own, and one no letters
+    assert found.is_large
 
 
 def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
