@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.replication import complete_run, full_run_id
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.client.notebook import NotebookModel, Surprisal
 from trainer.config.settings import load_settings
 from trainer.contracts.base import narrowed
@@ -19,6 +19,7 @@ from trainer.data.run_corpora import training_text
 from trainer.export.folders import load_export
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.kinds import COMPUTE
+from trainer.inference.leaks import LeakSearch
 from trainer.inference.model_files import load_named
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
@@ -44,6 +45,7 @@ class Model(NotebookModel):
         checkpoint: int | None = None,
         count_text: Callable[[], CountedText] | None = None,
         count_look: Callable[[object], None] | None = None,
+        find_leak: LeakSearch | None = None,
     ) -> None:
         self.run_id = run_id
         self.checkpoint = checkpoint
@@ -55,6 +57,7 @@ class Model(NotebookModel):
         self.frequencies = Frequencies(tokenizer, training_text)
         self.count_text = count_text
         self._count_look = count_look
+        self.find_leak = find_leak
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
@@ -87,7 +90,8 @@ class Model(NotebookModel):
         text = partial(training_text, corpora, named.effective)
         counts = KeptCounts(named.effective, corpora, settings.app.corpus_cache, tokenizer)
         look = partial(count_look, LookLedger.of(settings), corpora, named)
-        return cls(run_id, model, tokenizer, text, named.step, counts, look)
+        search = LeakSearch(run_id, named.effective, RunStore(settings.app.artifacts_root), corpora)
+        return cls(run_id, model, tokenizer, text, named.step, counts, look, search)
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         if self._count_look is not None:

@@ -155,7 +155,7 @@ async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counte
     normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     if len(normalized) > MAX_REPORT_CHARACTERS:
         return Counter()
-    request = ScoreRequest(text=normalized, detail_level="per_char")
+    request = ScoreRequest(text=normalized, detail_level="per_char", has_counts=False)
     response = await inference.ask(model, request, user_id=context.caller.user_id, is_kept=False)
     return unknown_signs(response, normalized)
 

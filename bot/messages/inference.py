@@ -1,11 +1,12 @@
 """Answers to `/mt score`, `/mt generate`, `/mt predict` and `/mt chat`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from operator import itemgetter
 
 import discord
 
+from bot.messages.report_card import reader_of_names
 from bot.messages.text import (
     BLURPLE,
     CODE_BLOCK_MARKS,
@@ -33,6 +34,7 @@ from bot.people.user_settings import current_unit
 from trainer.contracts.chats import ChatResponse
 from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
 from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.reports import Note
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.units import LOSS_DIGITS, SURPRISAL_DIGITS, bits_in_unit, in_unit
@@ -75,12 +77,18 @@ def score_answer(
         figures = _line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)
         lines = [f"**{figure(score.loss)}** {unit_per('token')} · {figures}", f"{without} · {total}"]
     lines += unknown_warning(score.unknown_char_share)
+    lines += leak_lines(score.notes)
     is_comparable = score.bits_per_char is not None and not has_unknown_text(score.unknown_char_share)
     if own_bits_per_char is not None and score.bits_per_char is not None and is_comparable:
         lines.append(_against_own_text(score.bits_per_char - own_bits_per_char))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
     return make_embed(BLURPLE, f"📏 {title}", lines, score.model)
+
+
+def leak_lines(notes: Sequence[Note]) -> list[str]:
+    """Return the warnings about a text that the run was trained on."""
+    return [f"⚠ {reader_of_names().note(one)}" for one in notes]
 
 
 def report_answer(record: RunRecord, report: ReportFiles, model: str, *, left_out: int) -> discord.Embed:
@@ -117,6 +125,7 @@ def report_answer(record: RunRecord, report: ReportFiles, model: str, *, left_ou
         ),
         *([" · ".join(figures)] if figures else []),
         *unknown_warning(summary.unknown_char_share),
+        *leak_lines(summary.notes),
         code_block(_surprising_table(summary), _MAX_TABLE),
     ]
     if report.shown_characters < summary.n_characters:

@@ -113,8 +113,9 @@ def test_scoring_page__each_command_runs(command: str, lab_shell: Shell) -> None
     lab_shell.write("items.tsv", "before\tr1\tr2\tr3\nthe sun\tis\t\tshining\n")
     lab_shell.write("words.tsv", "item\tcondition\tword\n1\ta\tthe\n1\ta\tsun\n1\tb\tthe\n")
     lab_shell.type(*shlex.split(command.replace("RUN", RUN)))
-    assert lab_shell.err.endswith("`log_frequency` is empty\n" if "--items" in command else "")
-    assert lab_shell.err.count("\n") == command.count("--items")
+    assert ("--items" in command) == lab_shell.err.endswith("`log_frequency` is empty\n")
+    assert lab_shell.err.count("was not searched for in it.\n") == command.count("--path") + command.count("--items")
+    assert lab_shell.err.count("\n") == command.count("--path") + 2 * command.count("--items")
     for name in find(r"(?:--out|--heatmap) (\S+)", command):
         assert (lab_shell.folder / name).stat().st_size > 0
 

@@ -292,6 +292,8 @@ def test_files_of_this_machine__are_stored_by_content(lab_shell: Shell) -> None:
     stored = shell.folder / "data" / "corpus"
     for code in ("kk", "tr"):
         shell.write(f"given/stories/{code}.txt", "ɑbdʃe abde dabʒ ɑbdʃe\n" * 3)
+    with (given / "stories" / "kk.txt").open("a", encoding="utf-8") as story:
+        story.write((stored / "kk.txt").read_text(encoding="utf-8"))
     (stored / "kk.txt").rename(given / "oscar_kk_ipa.txt")
     (stored / "tr.txt").rename(given / "tr.txt")
     shell.write("given/ratings.csv", "listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n")
@@ -309,6 +311,8 @@ def test_files_of_this_machine__are_stored_by_content(lab_shell: Shell) -> None:
     assert {(row.n_pairs, row.r, row.p) for row in found.correlations} == {(2, None, None)}
     assert [row.is_primary for row in found.correlations].count(True) == 1
     assert found.headline == ("lstm", "passages")
+    [leak] = [one.leak for one in found.leaks if (one.language, one.text_id) == ("kk", "passages-kk")]
+    assert leak.lines > 0.5
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,13 @@ def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell,
     boundaries = shell.read(SegmentationResult, "segment", run_id, "--data", "spaced.txt")
     assert all(one.model in table for one in boundaries.scores) and boundaries.n_lines == 8
     assert "Give text with spaces" in shell.error("segment", run_id, "--data", "joined.txt").message
+    shell.write("items.csv", "text\n" + some_text(80))
+    shell.write("mine.txt", some_text(80))
+    for given in ("--path mine.txt", "--items items.csv --text-column text"):
+        shell.type("score", run_id, *given.split())
+        assert f"stand in the training text of `{run_id}`" in shell.err or "training text of the run: " in shell.err
+    assert shell.read(ScoreResponse, "score", run_id, "--path", "mine.txt").leak is not None
+    shell.type("score", run_id, "--path", "mine.txt", "--format", "jsonl")
     empty = "mt: Prefix is empty after tokenization. Provide at least one word.\n"
     assert shell.refuse("predict", run_id, "") == empty
 

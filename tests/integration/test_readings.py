@@ -23,6 +23,7 @@ from tests.support.readings import LINES, reading_record, times_table
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
 from tests.support.started_jobs import started_reading
+from tests.support.tiny_models import lines_in
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.api import Model
 from trainer.artifacts.job_folder import REPORT_FILE
@@ -33,6 +34,7 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import ReadingFit, ReadingOptions, ReadingRequest, ReadingResult, UnitScores
 from trainer.contracts.reports import Figure, Report
 from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import split_corpus
 from trainer.reports.report_text import ENGLISH
 from trainer.system.files import read_record
 from trainer.worker.children.reading_child import run_reading_child
@@ -186,6 +188,29 @@ async def test_counts__of_the_baseline_are_no_models_and_unknown_characters_are_
     assert {one.n_unknown for one in result.fits} == {n_unknown} and n_unknown > 1
     report = (reading.path / "report.html").read_text(encoding="utf-8")
     assert f"{run_id}: {n_unknown} tokens unknown to its tokenizer, whose surprisal is not that of the words" in report
+
+
+async def test_texts_of_training_lines__are_told_for_each_model(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        run = await lab.finished_run(queue)
+        blocks = split_corpus(CorpusStore(lab.settings), run.record().effective).lines("train")
+        lines = [line for line in lines_in(blocks) if len(line.replace(" ", "")) >= 20]
+        texts = [f"{lines[number]} {lines[-number - 1]} {other}" for number, other in enumerate(LINES)]
+        request = request_of([run.run_id], times_table(lines=texts), baseline=["length"], spillover=0)
+        reading = await started_reading(queue, request)
+        result = await completed(reading)
+        new = await completed(
+            await started_reading(queue, request_of([run.run_id], times_table(), baseline=["length"], spillover=0))
+        )
+    of_model, *counts = result.fits
+    assert of_model.leak is not None and of_model.leak.covered is not None and of_model.leak.lines == 0.0
+    n_known = sum(len(lines[number].split()) + len(lines[-number - 1].split()) for number in range(len(LINES)))
+    assert of_model.leak.covered == pytest.approx(n_known / sum(len(text.split()) for text in texts))
+    assert {one.leak for one in counts} == {None}
+    told = f"of the text of the table stand in the training text of `{run.run_id}`: surprisals are lower"
+    assert told in (reading.path / "report.html").read_text(encoding="utf-8")
+    [leak] = [one.leak for one in new.fits if one.counts is None]
+    assert leak is not None and not leak.is_large
 
 
 async def test_predictor__without_differences_ends_the_job_with_its_name_and_that_of_the_model(lab: Lab) -> None:

@@ -11,6 +11,7 @@ from trainer.batteries.scoring import score_batteries
 from trainer.batteries.sources import battery_at
 from trainer.config.settings import load_settings
 from trainer.config.validation import parse, safe_name
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryOptions, BatterySummary
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
@@ -19,11 +20,14 @@ from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.items import Cell, ItemOptions, item_notes
 from trainer.contracts.models import Objective
 from trainer.contracts.predictions import PredictRequest, Suggestion
-from trainer.contracts.runs import RunModel
+from trainer.contracts.reports import note
+from trainer.contracts.runs import RunModel, largest_leak
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.segmentation import SegmentationResult, SegmentRequest
 from trainer.data.item_tables import item_requests
 from trainer.queue.inference_kinds import kind_of
+from trainer.reports.leak_notes import unit_leak_notes
+from trainer.reports.report_text import ENGLISH
 
 
 class Frame(Protocol):
@@ -127,9 +131,9 @@ class NotebookModel(ABC):
         """Score a table of items with the options of ItemOptions: `text_column`, `region_columns`, `per`, …
 
         Returns a frame of the same library with the columns of this one beside the scores, as `mt score --items`
-        does; a frame of pandas keeps its index. What is guessed about the table is a warning. Raises INVALID_INPUT
-        for a wrong option or an item that cannot be scored, and MODEL_INCOMPATIBLE for an option that the model does
-        not support.
+        does; a frame of pandas keeps its index. What is guessed about the table is a warning, as are
+        leaks. Raises INVALID_INPUT for a wrong option or an item that cannot be scored, and MODEL_INCOMPATIBLE for an
+        option that the model does not support.
         """
         chosen = parse(ItemOptions, options)
         texts = {chosen.text_column, chosen.context_column, *chosen.region_columns}
@@ -143,9 +147,13 @@ class NotebookModel(ABC):
         table |= {name: [_key(value) for value in given[name]] for name in names if name in keys}
         table |= {name: [_text(name, value) for value in given[name]] for name in names if name in texts}
         requests = [*item_requests(table, chosen)]
-        for note in item_notes(requests):
-            warn(note, stacklevel=2)
-        answers = [self.ask(request).table or {} for request in requests]
+        for sentence in item_notes(requests):
+            warn(sentence, stacklevel=2)
+        responses = [self.ask(request) for request in requests]
+        leak = largest_leak(changed(one.leak, unsearched=()) for one in responses if one.leak is not None)
+        for warning in unit_leak_notes(leak, note("the text of the table")):
+            warn(ENGLISH.note(warning), stacklevel=2)
+        answers = [response.table or {} for response in responses]
         columns: dict[str, list[object]] = {
             name: [value for answer in answers for value in answer[name]] for name in answers[0]
         }

@@ -15,6 +15,8 @@ from rich.table import Table
 from trainer.commands.terminal import Terminal, loss_figures, summary
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
+from trainer.contracts.reports import Note
+from trainer.contracts.runs import Leak, largest_leak
 from trainer.contracts.scores import DetailLevel, ScoreResponse, Totals, WindowReport
 from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.reports.heatmap_html import heatmap_html
@@ -132,11 +134,16 @@ class Figures:
         self.first: ScoreResponse | None = None
         self._totals = Totals()
         self._window: WindowReport | None = None
+        self._leaks: tuple[Leak, ...] = ()
+        self._notes: tuple[Note, ...] = ()
+        """The leak of the portion of which most was trained on, and its notes."""
 
     def add(self, response: ScoreResponse) -> None:
         """Add those of a portion."""
         self.first = self.first or response
         self._totals = Totals.of([self._totals, response.totals])
+        if response.leak is not None and response.leak is largest_leak((*self._leaks, response.leak)):
+            self._leaks, self._notes = (response.leak,), response.notes
         if (window := response.window) is not None:
             before = self._window or changed(window, cut_lines=0)
             widest = window if window.max_difference_nats > before.max_difference_nats else before
@@ -146,7 +153,8 @@ class Figures:
         """Return the first response with the figures of all; raises INVALID_INPUT where nothing was scored."""
         if self.first is None:
             raise AppError(ErrorCode.INVALID_INPUT, "The text has nothing to score: none of its lines can be read.")
-        return changed(self.first, **self._totals.figures(self.first.method), window=self._window)
+        leak, figures = largest_leak(self._leaks), self._totals.figures(self.first.method)
+        return changed(self.first, **figures, window=self._window, leak=leak, notes=self._notes)
 
 
 def summary_of(response: ScoreResponse, title: str, unit: Unit) -> Table:

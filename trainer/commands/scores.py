@@ -31,7 +31,8 @@ from trainer.contracts.batteries import QUOTINGS, Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.items import Cell, ItemOptions, ItemUnit, item_notes
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.reports import note
+from trainer.contracts.runs import EffectiveRequest, Leak, largest_leak
 from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import Tokenizations
 from trainer.contracts.tokenizers import DocumentMode
@@ -42,6 +43,8 @@ from trainer.data.item_tables import item_requests, read_columns
 from trainer.data.normalization import normalized
 from trainer.data.tables import PlainText, as_text
 from trainer.queue.inference_kinds import check_scores
+from trainer.reports.leak_notes import unit_leak_notes
+from trainer.reports.report_text import ENGLISH, Reader
 from trainer.reports.score_table import (
     ScoredLine,
     scored_lines,
@@ -167,16 +170,17 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
         raise AppError(ErrorCode.INVALID_INPUT, f"`--items` goes without {' and '.join(unused)}: leave it out.")
     given = read_columns(items, options.quoting)
     requests = [*item_requests(given.columns, parse(ItemOptions, options.given(ItemOptions)))]
-    for note in (*given.notes, *item_notes(requests)):
-        terminal.note(f"mt: {note}")
+    for sentence in (*given.notes, *item_notes(requests)):
+        terminal.note(f"mt: {sentence}")
 
     async def score(installation: Installation) -> int:
         responses = in_order(installation.ask(options.run, request, is_kept=False) for request in requests)
-        n_cut, has_frequencies, is_first = 0, True, True
+        n_cut, has_frequencies, is_first, leaks = 0, True, True, list[Leak]()
         with output_to(options.out, terminal) as write:
             async with aclosing(responses):
                 async for response in responses:
                     n_cut, has_frequencies = n_cut + response.n_cut, response.has_frequencies
+                    leaks += [] if response.leak is None else [response.leak]
                     table = response.table or {}
                     numbers = range(len(table.get("source_row", ())))
                     rows = [{name: values[number] for name, values in table.items()} for number in numbers]
@@ -186,6 +190,8 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
                     is_first = False
         if n_cut:
             terminal.note(f"mt: {counted(n_cut, 'item')} beyond the model's context, scored by windows")
+        for warning in unit_leak_notes(largest_leak(leaks), note("the text of the table")):
+            terminal.note(f"mt: {ENGLISH.note(warning)}")
         if not has_frequencies:
             terminal.note(
                 "mt: the training text is gone, has changed or is not yours, so that `log_frequency` is empty"
@@ -206,8 +212,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
         return await installation.check_text(options.run, source.path)
 
     effective = with_installation(settings, check)
-    for note in source.notes:
-        terminal.note(f"mt: {note}")
+    for sentence in source.notes:
+        terminal.note(f"mt: {sentence}")
     portions = _read_portions(options, source, effective.documents)
     head = list(islice(portions, 2))
     if not head:
@@ -282,7 +288,10 @@ async def _scores_of(
     if isinstance(part, BadLine):
         return Portion(part.number, ""), part.error
     try:
-        return part, await installation.ask(options.run, options.request(level, part.text), is_kept=is_kept)
+        request = options.request(level, part.text)
+        if options.writes_lines and not is_kept:  # each portion would search the training text anew, and is small
+            request = changed(request, has_counts=False)
+        return part, await installation.ask(options.run, request, is_kept=is_kept)
     except AppError as error:
         if is_kept or error.code != ErrorCode.INVALID_INPUT:
             raise
@@ -316,6 +325,8 @@ async def _write_scores(
             if options.heatmap is not None and not isinstance(response, AppError):
                 draw_heatmap(terminal, options.heatmap, response, text)
         response = figures.response()
+        for warning in response.notes:
+            terminal.note(f"mt: {Reader(unit).note(warning)}")
         if options.format == "json":
             write(response.model_dump_json())
         elif options.format == "table":

@@ -50,7 +50,7 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     """Half the width of the 95 % interval of the difference in bits per character, paired over the lines of the split;
     None if it was not computed, or with too few lines."""
     has_leak: bool = False
-    """True if more than 1 % of the split stands in training text: the difference says nothing about unseen text."""
+    """True if much of the split stands in training text: the difference says nothing about unseen text."""
     shortfall: Shortfall = "settings"
     """What a training lacked first: time, where its request limits it; size, where it asks for the smallest."""
 

@@ -25,7 +25,7 @@ from trainer.contracts.baselines import Baseline
 from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores, DevelopmentOptions
 from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.reports import TreeJoin
-from trainer.contracts.runs import CorpusName, CorpusRef
+from trainer.contracts.runs import CorpusName, CorpusRef, Leak
 from trainer.contracts.tokenizers import Normalization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,8}(-[a-z0-9]{1,8})*$")]
@@ -574,6 +574,17 @@ class CellBaseline(Frozen):
     baseline: Baseline
 
 
+class TextLeak(Frozen):
+    """How much of a text of the experiment the runs of a model and language, and their ancestors, have trained on."""
+
+    model: str
+    language: str
+    run_id: str
+    """The run of the first seed: all seeds have read the same text."""
+    text_id: str
+    leak: Leak
+
+
 class ExperimentResult(Frozen):
     """`result.json`: the numbers of a finished experiment; the report is made of it."""
 
@@ -598,6 +609,8 @@ class ExperimentResult(Frozen):
     perplexities: tuple[PerplexityRow, ...] = ()
     baselines: tuple[CellBaseline, ...] = ()
     """In the order of models and languages; without models that have no baseline, such as masked ones."""
+    leaks: tuple[TextLeak, ...] = ()
+    """Those that are above 1 %, or that could not be measured; shuffled texts are not searched for."""
     curves: tuple[CurveRow, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     correlations: tuple[Correlation, ...] = ()

@@ -92,6 +92,11 @@ class InferenceRequest(Frozen):
         """True if it reads the corpora of its run."""
         return False
 
+    @property
+    def is_searched(self) -> bool:
+        """True if its text is searched for in what the run and its ancestors have read."""
+        return False
+
     def without_quotes(self) -> Self | None:
         """Return the request for which no response has words of the corpora that it reads; None if there is none."""
         return None

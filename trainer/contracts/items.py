@@ -17,6 +17,7 @@ from trainer.contracts.inference_fields import (
     check_text_length,
 )
 from trainer.contracts.regions import best_placement, occurrences_of
+from trainer.contracts.runs import Leak
 from trainer.contracts.sequences import Separator, Tokenizations, has_unwritten_space, is_one_word, joined
 from trainer.contracts.wording import counted
 
@@ -406,8 +407,10 @@ class ItemsResponse(Response):
     """Items that are longer than the model's context, so that they are scored by windows."""
     has_frequencies: bool = True
     """False if the training text is not there any more, or not yours, so that no unit has a frequency."""
+    leak: Leak | None = None
+    """How much of the texts the run and its ancestors have trained on; None without their texts, or if not yours."""
     notes: tuple[str, ...] = ()
-    """What was guessed about the table, in sentences."""
+    """What was guessed about the table, and what of it was trained on, in sentences."""
 
 
 class ItemsRecord(InferenceRecord):

@@ -25,7 +25,7 @@ from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import Query
 from trainer.contracts.reports import Note
-from trainer.contracts.runs import RunModel
+from trainer.contracts.runs import Leak, RunModel
 from trainer.contracts.sequences import Separator, Tokenizations
 
 Measure = Literal["self_paced", "maze", "first_fixation", "gaze", "go_past", "total", "skipping"]
@@ -252,6 +252,11 @@ class ScoringModel(Frozen, json_schema_extra=describe_fields):
     """Tokens of the texts that stand for words or characters which the tokenizer does not know."""
     bound_bits: float | None = None
     """How much lower the surprisal of a unit can be at most; None for canonical tokenizations."""
+    leak: Leak | None = None
+    """How much of the texts the run and its ancestors have trained on.
+
+    None for counts, without their texts, and in results of earlier versions.
+    """
 
     @property
     def name(self) -> str:

@@ -134,8 +134,15 @@ HeldOutSplit = Literal["validation", "test"]
 HELD_OUT_SPLITS: tuple[HeldOutSplit, ...] = ("validation", "test")
 LEAK_WORDS, LEAK_CHARACTERS = 13, 50
 """Lengths of the n-grams that are compared."""
+LEAK_LETTERS = 20
+"""Letters of a line that is looked for within a running text."""
 MAX_LEAK_SHARE = 0.01
 """Larger shares of held-out text in the training split are warned of."""
+MAX_NEAR_SHARE = 0.1
+"""The same for lines that differ in case, punctuation and white space only. Those that n-grams do not find are short.
+
+Where 9 % of the lines of Turkish Common Voice were such lines, they lowered its loss by 0.2 %.
+"""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -149,6 +156,11 @@ class Shares(Frozen, json_schema_extra=describe_fields):
 
     None if no line has words, and in results of earlier versions.
     """
+    covered: _Share | None = None
+    """Share of the words of a running text that are in it as complete lines of the other text; None for other texts.
+
+    Case, punctuation and white space do not count, and lines have 20 letters or more.
+    """
     words: _Share | None = None
     """Share of the 13-grams of words that stand in the other text; None if the text has none."""
     characters: _Share | None = None
@@ -156,7 +168,7 @@ class Shares(Frozen, json_schema_extra=describe_fields):
 
     @property
     def is_large(self) -> bool:
-        return self.largest > MAX_LEAK_SHARE
+        return self.largest > 1
 
     @property
     def has_near_lines(self) -> bool:
@@ -165,7 +177,9 @@ class Shares(Frozen, json_schema_extra=describe_fields):
 
     @property
     def largest(self) -> float:
-        return max(self.lines, self.plain_lines or 0.0, self.words or 0.0, self.characters or 0.0)
+        """The largest share, each divided by its limit."""
+        read = max(share or 0.0 for share in (self.lines, self.covered, self.words, self.characters))
+        return max(read / MAX_LEAK_SHARE, (self.plain_lines or 0.0) / MAX_NEAR_SHARE)
 
 
 class Leak(Shares, json_schema_extra=describe_fields):
@@ -182,6 +196,15 @@ class Leak(Shares, json_schema_extra=describe_fields):
 
 
 Leaks = dict[HeldOutSplit, Leak]
+
+
+def largest_leak(leaks: Iterable[Leak]) -> Leak | None:
+    """Return the leak of the text of which most was trained on; None without any."""
+    largest: Leak | None = None
+    for leak in leaks:
+        if largest is None or leak.largest > largest.largest:
+            largest = leak
+    return largest
 
 
 class CorpusRef(Frozen):

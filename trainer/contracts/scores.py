@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from trainer.contracts.base import Frozen, Seed, exactly_one, json_schema_rule
+from trainer.contracts.base import CountOptions, Frozen, Seed, exactly_one, json_schema_rule
 from trainer.contracts.inference_fields import (
     MAX_TEXT_CHARACTERS,
     InferenceRecord,
@@ -15,13 +15,18 @@ from trainer.contracts.inference_fields import (
     ScoringMethod,
     limited,
 )
-from trainer.contracts.runs import CorpusName
+from trainer.contracts.reports import Note
+from trainer.contracts.runs import CorpusName, Leak
 from trainer.contracts.units import perplexity
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 
 
-class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_one("text", "path"))):
+MIN_SEARCHED_CHARACTERS = 1000
+"""Shorter texts are not searched for in the training text, which may take longer than to score them."""
+
+
+class ScoreRequest(CountOptions, InferenceRequest, json_schema_extra=json_schema_rule(exactly_one("text", "path"))):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS].
 
     A run with `documents` stream scores the text as one line, with its newlines as tokens.
@@ -53,6 +58,10 @@ class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_
 
     def without_quotes(self) -> Self | None:
         return None if self.has_surprisals else self
+
+    @property
+    def is_searched(self) -> bool:
+        return self.has_counts is not False and (self.text is None or len(self.text) >= MIN_SEARCHED_CHARACTERS)
 
     @property
     def has_surprisals(self) -> bool:
@@ -219,6 +228,13 @@ class ScoreResponse(Response):
     words: tuple[WordScore, ...] | None = None
     window: WindowReport | None = None
     """None for exact scores."""
+    leak: Leak | None = None
+    """How much of a text of 1,000 characters or more the run and its ancestors have trained on.
+
+    None for a shorter one, without their texts, or if not yours.
+    """
+    notes: tuple[Note, ...] = ()
+    """Warnings of the leak."""
 
     @property
     def totals(self) -> Totals:

@@ -14,6 +14,7 @@ from trainer.contracts.inference_fields import (
     Response,
     limited,
 )
+from trainer.contracts.runs import Leak
 
 Cue = Literal["surprisal", "entropy"]
 """The surprisal of the character after a place, or the entropy of the model before it (branching entropy)."""
@@ -70,6 +71,11 @@ class SegmentationResult(Frozen, json_schema_extra=describe_fields):
     """False if the training text is deleted, has changed or is not yours, so that there is no n-gram of it."""
     is_trained_with_spaces: bool = False
     """The training text has words between spaces, which the run expects in this text too."""
+    leak: Leak | None = None
+    """How much of the text, with its spaces or without them, the run and its ancestors have trained on.
+
+    None without their texts, and in results of earlier versions.
+    """
     bound_nats: float | None = None
     """For subwords: how much lower the surprisal of a character can be, given the continued tokenizations before it."""
 

@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, Leak, Leaks, Shares
+from trainer.contracts.base import changed
+from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_LETTERS, LEAK_WORDS, Leak, Leaks, Shares
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import Split, SplitCorpus
 from trainer.data.run_corpora import ReadText
@@ -27,11 +28,13 @@ _KINDS = 4
 """Lines, lines without case and signs, n-grams of words, and n-grams of characters."""
 _FILTER_SLOTS = 32
 """Slots of the filter for each hash, so that few other hashes pass it."""
+_MAX_STRETCH = 24
+"""Words of a line that is looked for within a running text; n-grams find longer ones."""
 _CHUNK_CHARACTERS = 1 << 15
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
 """Odd, so that they have inverses modulo 2^64: of characters, and of words."""
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
-_JOINERS = "\u200c\u200d"
+_JOINERS, _TONES = "\u200c\u200d", "˥˦˧˨˩"
 _NEW, _SPACE, _SIGN, _LETTER, _MARK = range(5)
 """Kinds of characters in the comparison of words."""
 _SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
@@ -61,6 +64,41 @@ def measure_leak(text: Iterable[str], read: ReadText, documents: DocumentMode, s
     """Measure how much of a text, in blocks of normalized lines, stands in what a run and its ancestors have read."""
     blocks: Iterable[tuple[Split, str]] = (("test", lines) for lines in text)
     return _measured(blocks, read.blocks(), documents, seed, read)["test"]
+
+
+def measure_running_leak(texts: Sequence[str], read: ReadText, documents: DocumentMode, seed: int) -> Leak:
+    """Measure as `measure_leak` how much of running texts was read, and how much of them are complete lines of it.
+
+    A running text is longer than the lines of most training texts, so that no line and few n-grams of it stand there.
+    """
+    leak = measure_leak(texts, read, documents, seed)
+    covered = _covered(texts, read.blocks())
+    validation = None if leak.validation is None else changed(leak.validation, covered=covered["validation"])
+    return changed(leak, covered=covered["train"], validation=validation)
+
+
+def _covered(texts: Sequence[str], read: Iterable[tuple[Split, str]]) -> Mapping[Split, float | None]:
+    """Return the share of the words of texts that are in them as complete lines of training and validation text."""
+    hasher = _Hasher("line")
+    running = [hasher.stretches(text) for text in texts]
+    table: Hashes = np.unique(np.concatenate([one.hashes for text in running for one in text.stretches]))
+    searches: dict[Split, _Search] = {split: _Search(table) for split in _READ_SPLITS}
+    for split, lines in read:
+        for chunk in _chunks(lines):
+            searches[split].look_up(hasher.plain_lines(chunk))
+    shares: dict[Split, float | None] = {}
+    for split, search in searches.items():
+        n_words = n_covered = 0
+        for text in running:
+            is_covered: _Flags = np.zeros(text.n_words, dtype=np.bool_)
+            for size, one in enumerate(text.stretches, 1):
+                is_missing: _Flags = search.is_missing[np.searchsorted(table, one.hashes)]
+                found: list[int] = one.first[~is_missing].tolist()
+                for first in found:
+                    is_covered[first : first + size] = True
+            n_words, n_covered = n_words + text.n_words, n_covered + int(np.count_nonzero(is_covered))
+        shares[split] = n_covered / n_words if n_words else None
+    return shares
 
 
 def _measured(
@@ -271,6 +309,22 @@ class _Words(NamedTuple):
         return _within_lines(self.powers.windows(self.prefixes, length), self.first, self.past, length)
 
 
+class _Stretches(NamedTuple):
+    """The words in a row of a text that have as many letters as a line has at least, for one number of words."""
+
+    first: _Places
+    """The number of the first word of each."""
+    hashes: Hashes
+
+
+class _Running(NamedTuple):
+    """A running text."""
+
+    n_words: int
+    stretches: Sequence[_Stretches]
+    """Of 1, 2, … words in a row."""
+
+
 class _Block(NamedTuple):
     prefixes: Hashes
     """Hashes of the first 0, 1, … characters."""
@@ -305,9 +359,9 @@ class _Hasher:
         characters = of_characters.windows(prefixes, LEAK_CHARACTERS) if self.has_characters else _NONE
         if not self._is_stream and not is_training:
             characters = _within_lines(characters, starts, ends, LEAK_CHARACTERS)
-        return lines, self._plain_lines(block), words, characters
+        return lines, self.plain_lines(block), words, characters
 
-    def _plain_lines(self, block: str) -> Hashes:
+    def plain_lines(self, block: str) -> Hashes:
         """Return the hashes of the lines that have words, without case, punctuation and white space."""
         units, is_word = self._plain(block)
         letters: _Units = units[is_word]
@@ -322,6 +376,28 @@ class _Hasher:
         prefixes = of_characters.prefixes(letters.astype(np.uint64))
         return of_characters.ranges(prefixes, starts[has_words], ends[has_words])
 
+    def stretches(self, text: str) -> "_Running":
+        """Return the hashes of words in a row, which are those of lines in `plain_lines`."""
+        units, is_word = self._plain(text)
+        is_edge: _Flags = np.diff(is_word, prepend=False, append=False)
+        edges: _Places = np.flatnonzero(is_edge)
+        n_letters: _Places = np.zeros(len(units) + 1, dtype=np.intp)
+        np.cumsum(is_word, out=n_letters[1:])
+        starts: _Places = n_letters[edges[::2]]
+        ends: _Places = n_letters[edges[1::2]]
+        letters: _Units = units[is_word]
+        of_characters, _ = self._powers_for(len(letters) + 1)
+        prefixes = of_characters.prefixes(letters.astype(np.uint64))
+        stretches: list[_Stretches] = []
+        for size in range(1, _MAX_STRETCH + 1):
+            first_letters: _Places = starts[: max(0, len(starts) - size + 1)]
+            past_letters: _Places = ends[size - 1 :]
+            sizes: _Places = past_letters - first_letters
+            first_words: _Places = np.flatnonzero(sizes >= LEAK_LETTERS)
+            hashes = of_characters.ranges(prefixes, first_letters[first_words], past_letters[first_words])
+            stretches.append(_Stretches(first_words, hashes))
+        return _Running(len(starts), stretches)
+
     def _plain(self, text: str) -> tuple[_Units, _Flags]:
         """Return a text in folded case with spaces for all signs that are no part of a word, and where its words are.
 
@@ -329,8 +405,9 @@ class _Hasher:
         """
         units: _Units = _code_points(folded(text)).copy()
         kinds: NDArray[np.uint8] = self._kinds.take(units)
-        if not kinds.all():
-            new: list[int] = np.unique(units[kinds == _NEW]).tolist()
+        is_new: _Flags = kinds == _NEW
+        if is_new.any():
+            new: list[int] = np.unique(units[is_new]).tolist()
             for code in new:
                 self._kinds[code] = _kind_of(chr(code))
             kinds = self._kinds.take(units)
@@ -455,6 +532,6 @@ def _kind_of(sign: str) -> int:
     """Return what a character is in the comparison of words."""
     if sign.isspace():
         return _SPACE
-    if sign in _JOINERS or unicodedata.category(sign)[0] == "M":
+    if sign in _JOINERS or sign in _TONES or unicodedata.category(sign)[0] == "M":
         return _MARK
     return _LETTER if sign.isalnum() or sign == "_" else _SIGN

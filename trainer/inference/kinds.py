@@ -13,14 +13,17 @@ from trainer.contracts.generations import GenerateChunk, GenerateRecord, Generat
 from trainer.contracts.inference_fields import InferenceRecord, RecordT, Response
 from trainer.contracts.items import ItemsRecord
 from trainer.contracts.predictions import PredictRecord
+from trainer.contracts.reports import note
 from trainer.contracts.scores import ScoreRecord
 from trainer.contracts.segmentation import SegmentRecord
 from trainer.contracts.sequences import SequencesRecord
+from trainer.data.normalization import normalized
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.items import score_items
+from trainer.inference.leaks import LeakSearch, leak_of_lines
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.inference.segmentation import segment
@@ -28,6 +31,8 @@ from trainer.inference.sequences import score_parts
 from trainer.models import untrained
 from trainer.models.base import LanguageModel
 from trainer.models.ngram import CountedText
+from trainer.reports.leak_notes import leak_notes, training_text_note, unit_leak_notes
+from trainer.reports.report_text import ENGLISH
 from trainer.system.files import to_app_error
 from trainer.tokenizers.base import Tokenizer
 
@@ -50,6 +55,10 @@ class LoadedModel(Protocol):
     @property
     def count_text(self) -> Callable[[], CountedText] | None:
         """Counts the training text; raises DATA_NOT_FOUND if it is deleted or has changed."""
+
+    @property
+    def find_leak(self) -> LeakSearch | None:
+        """Searches what the run has read; None for a model without a run."""
 
 
 LoadedT = TypeVar("LoadedT")
@@ -101,7 +110,11 @@ def _scoring(loaded: LoadedModel, record: ScoreRecord) -> ScoringJob:
 
 
 def _score(loaded: LoadedModel, jobs: list[ScoringJob], withdrawn: Withdrawn) -> Answers:
-    yield from score_texts(loaded.model, loaded.tokenizer, jobs)
+    for job, response in zip(jobs, score_texts(loaded.model, loaded.tokenizer, jobs), strict=True):
+        search = loaded.find_leak if job.request.is_searched else None
+        leak = leak_of_lines(search, [line.text for line in job.lines])
+        notes = () if leak is None else leak_notes(leak, note("this text"), training_text_note(response.run_id))
+        yield changed(response, leak=leak, notes=tuple(notes))
 
 
 def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
@@ -111,13 +124,19 @@ def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
 
 
 def _items(loaded: LoadedModel, record: ItemsRecord) -> Response:
-    frequencies = Frequencies(loaded.tokenizer) if record.request.has_counts is False else loaded.frequencies
-    return score_items(loaded.model, loaded.tokenizer, record.request, record.response, frequencies)
+    is_without = record.request.has_counts is False
+    frequencies = Frequencies(loaded.tokenizer) if is_without else loaded.frequencies
+    response = score_items(loaded.model, loaded.tokenizer, record.request, record.response, frequencies)
+    texts = [normalized(text.text, loaded.tokenizer.normalization) for text in record.request.texts()]
+    leak = leak_of_lines(None if is_without else loaded.find_leak, texts)
+    warnings = map(ENGLISH.note, unit_leak_notes(leak, note("the text of the table"), response.run_id))
+    return changed(response, leak=leak, notes=(*response.notes, *warnings))
 
 
 def _segment(loaded: LoadedModel, record: SegmentRecord) -> Response:
-    count_text = None if record.request.has_counts is False else loaded.count_text
-    return segment(loaded.model, loaded.tokenizer, record.request, record.response, count_text)
+    is_without = record.request.has_counts is False
+    count_text, search = (None, None) if is_without else (loaded.count_text, loaded.find_leak)
+    return segment(loaded.model, loaded.tokenizer, record.request, record.response, count_text, search)
 
 
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:

@@ -8,7 +8,10 @@ import structlog
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError
+from trainer.contracts.runs import Leak, largest_leak
 from trainer.contracts.segmentation import SegmentRequest, SegmentResponse
+from trainer.data.normalization import normalized
+from trainer.inference.leaks import LeakSearch, leak_of_lines
 from trainer.inference.scoring import Scores, is_cut, score_lines
 from trainer.inference.tokenizations import has_several, marginals
 from trainer.models.base import LanguageModel
@@ -33,10 +36,12 @@ def segment(
     request: SegmentRequest,
     response: SegmentResponse,
     count_text: Callable[[], CountedText] | None,
+    search: LeakSearch | None = None,
 ) -> SegmentResponse:
     """Predict the word boundaries of a text by a model and by the n-gram that `count_text` returns.
 
-    Raises the errors of `lines_of`. Without the training text, there is no n-gram.
+    Raises the errors of `lines_of`. Without the training text, there is no n-gram. `search` looks for the lines with
+    their spaces and without them.
     """
     lines = lines_of(request, tokenizer.manifest.method, tokenizer.normalization)
     texts = [line.text for line in lines]
@@ -50,9 +55,15 @@ def segment(
         n_unknown=tokenizer.unknown_characters(together, tokenizer.encode_documents(together)),
         has_ngram=counted is not None,
         is_trained_with_spaces=counted is not None and counted.has_spaces,
+        leak=_leak(search, normalized(request.text, tokenizer.normalization).split("\n"), texts),
         bound_nats=max((one.bound_nats for one in cues.values() if one.bound_nats is not None), default=None),
     )
     return changed(response, status="completed", segmentation=found)
+
+
+def _leak(search: LeakSearch | None, *forms: Sequence[str]) -> Leak | None:
+    """Return the larger leak of the forms of a text."""
+    return largest_leak(leak for lines in forms if (leak := leak_of_lines(search, lines)) is not None)
 
 
 def _counted(count_text: Callable[[], CountedText] | None) -> CountedText | None:

@@ -42,6 +42,7 @@ from trainer.reports.experiment_tables import (
     pair_rows,
     pair_seeds,
 )
+from trainer.reports.leak_notes import unit_leak_notes
 from trainer.reports.run_notes import ngram_note
 
 _KINDS: Mapping[TextKind, str] = {
@@ -205,6 +206,8 @@ def _notes(result: ExperimentResult) -> Iterator[Note]:
         shown = " ".join("␣" if character == " " else character for character in result.common_characters)
         number = len(result.common_characters)
         yield note("Characters that every model knows ({number}): {characters}", number=number, characters=shown)
+    for one in result.leaks:
+        yield from unit_leak_notes(one.leak, note("the text `{name}`", name=one.text_id), one.run_id)
 
 
 def _validity(result: ExperimentResult) -> Iterator[Note]:

@@ -8,6 +8,7 @@ from trainer.contracts.runs import (
     LEAK_CHARACTERS,
     LEAK_WORDS,
     MAX_LEAK_SHARE,
+    MAX_NEAR_SHARE,
     EffectiveRequest,
     HeldOutSplit,
     Leak,
@@ -23,6 +24,9 @@ def shares_note(shares: Shares) -> Note:
     if shares.has_near_lines:
         plain = _share(shares.plain_lines or 0.0)
         known.append(note("{share} of the lines without case, punctuation and spaces", share=plain))
+    if shares.covered:
+        covered = _share(shares.covered)
+        known.append(note("{share} of the words (in complete lines)", share=covered))
     if shares.words is not None:
         words = _share(shares.words)
         known.append(note("{share} of the {length}-grams of words", share=words, length=LEAK_WORDS))
@@ -33,31 +37,62 @@ def shares_note(shares: Shares) -> Note:
     return note("{shares} and {last}", shares=joined(first, ", "), last=last) if first else last
 
 
-def leak_notes(leak: Leak, text: Note, training_text: Note, remedy: Note | None = None) -> Iterator[Note]:
-    """Yield notes about a text, by its name: what of it was read in training, and what was not searched."""
+def leak_notes(
+    leak: Leak, text: Note, training_text: Note, remedy: Note | None = None, *, of_units: bool = False
+) -> Iterator[Note]:
+    """Yield notes about a text, by its name: what of it was read in training, and what was not searched.
+
+    `of_units`: the surprisals of its units are used, and not its loss.
+    """
     if leak.is_large:
         where = training_text
         for name in leak.ancestors:
             where = note("{text} or in the training text of `{name}`", text=where, name=name)
-        warning = note(
-            "{shares} of {text} stand in {where}: its loss says little about unseen text.",
-            shares=shares_note(leak),
-            text=text,
-            where=where,
-        )
+        shares = shares_note(leak)
+        if of_units:
+            warning = note(
+                "{shares} of {text} stand in {where}: surprisals are lower than in unseen text.",
+                shares=shares,
+                text=text,
+                where=where,
+            )
+        else:
+            warning = note(
+                "{shares} of {text} stand in {where}: its loss says little about unseen text.",
+                shares=shares,
+                text=text,
+                where=where,
+            )
         yield warning if remedy is None else joined((warning, remedy), " ")
     if leak.validation is not None and leak.validation.is_large:
-        yield note(
-            "{shares} of {text} stand in the validation text, which chooses the weights: its loss is a little too low.",
-            shares=shares_note(leak.validation),
-            text=text,
-        )
+        shares = shares_note(leak.validation)
+        if of_units:
+            yield note(
+                "{shares} of {text} stand in the validation text, which chooses the weights: surprisals are a little"
+                " too low.",
+                shares=shares,
+                text=text,
+            )
+        else:
+            yield note(
+                "{shares} of {text} stand in the validation text, which chooses the weights: its loss is a little too"
+                " low.",
+                shares=shares,
+                text=text,
+            )
     for name in leak.unsearched:
         yield note(
             "The training text of `{name}` is deleted or has changed, so {text} was not searched for in it.",
             name=name,
             text=text,
         )
+
+
+def unit_leak_notes(leak: Leak | None, text: Note, run_id: str | None = None) -> Iterator[Note]:
+    """Yield the notes about a text whose surprisals are used; none if it was not searched for."""
+    if leak is not None:
+        where = note("the training text of the run") if run_id is None else training_text_note(run_id)
+        yield from leak_notes(leak, text, where, of_units=True)
 
 
 def split_note(split: str) -> Note:
@@ -112,7 +147,7 @@ def _remedy(effective: EffectiveRequest, split: HeldOutSplit, leak: Leak) -> Not
         return note("Remove training text from `{field}`.", field=f"{split}_corpus")
     if leak.lines > MAX_LEAK_SHARE and effective.documents == "line" and effective.split_by != "line":
         return note("Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus.")
-    if (leak.plain_lines or 0.0) > MAX_LEAK_SHARE >= leak.lines:
+    if (leak.plain_lines or 0.0) > MAX_NEAR_SHARE and leak.lines <= MAX_LEAK_SHARE:
         return note("Keep one of the lines that differ in case, punctuation and spaces only, or write them alike.")
     return note("Remove repeated text from the corpus.")
 

@@ -36,6 +36,7 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.contracts.seeds import group_id_of
+from trainer.reports.leak_notes import unit_leak_notes
 from trainer.reports.names import named, names_of_models
 
 _MEASURES: Mapping[Measure, str] = {
@@ -333,6 +334,7 @@ def _notes_on_model(fit: ReadingFit) -> Iterator[Note]:
             model=fit.name,
             tokens=counted_note(fit.n_unknown, "token"),
         )
+    yield from unit_leak_notes(fit.leak, note("the text of the table"), fit.run_id)
     if fit.n_cut:
         texts = counted_note(fit.n_cut, "text")
         yield note("{model}: {texts} longer than its context, scored by windows", model=fit.name, texts=texts)

@@ -15,6 +15,7 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.contracts.segmentation import BoundaryRule, BoundaryScore, Cue, SegmentationResult, Share
+from trainer.reports.leak_notes import unit_leak_notes
 
 _CUES: Mapping[Cue, str] = {"surprisal": "surprisal", "entropy": "branching entropy"}
 _RULES: Mapping[BoundaryRule, str] = {"peak": "peaks", "threshold": "above a threshold"}
@@ -107,6 +108,7 @@ def _notes(result: SegmentationResult) -> list[Note]:
                 " run on a text without spaces."
             )
         )
+    found += unit_leak_notes(result.leak, note("this text"))
     if not result.has_ngram:
         found.append(note("No n-gram: the training text of the run is deleted, has changed, or is not yours."))
     if result.n_unknown:

@@ -10,6 +10,7 @@ from math import log
 from statistics import median
 from typing import NamedTuple
 
+from trainer.contracts.reports import Note
 from trainer.contracts.scores import Expected, ScoreResponse
 from trainer.reports.score_table import (
     TokenRow,
@@ -44,6 +45,8 @@ class Summary(NamedTuple):
     """Tokens above 6 bits, or 4.16 nats."""
     most_surprising: Sequence[TokenRow]
     """At most eight tokens, the most surprising first."""
+    notes: tuple[Note, ...] = ()
+    """Warnings about a text that the model was trained on."""
 
 
 class ReportFiles(NamedTuple):
@@ -72,6 +75,7 @@ def summarize(score: ScoreResponse, text: str) -> Summary:
         n_unknown=sum(not row.is_known for row in rows),
         n_high=sum(value > HIGH_NATS for value in surprisals),
         most_surprising=[rows[i] for i in order[:_MAX_MOST_SURPRISING]],
+        notes=score.notes,
     )
 
 

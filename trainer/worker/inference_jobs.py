@@ -145,7 +145,7 @@ class InferenceJobs:
             return await self._measure(record)
         if not await asyncio.to_thread(self._has_weights, record.response):
             await self._replication.fetch("models", run_id, with_weights=True)
-        if kind.reads_training_text or kind.writes_run:
+        if kind.reads_training_text or kind.writes_run or record.request.is_searched:
             await self._replication.fetch_read_text(self._runs.get(run_id).record().effective)
         return await self._compute_here(record)
 

@@ -15,7 +15,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.runs import Leak, Leaks, Shares
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
-from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leak, measure_leaks
+from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leak, measure_leaks, measure_running_leak
 from trainer.data.run_corpora import ReadText
 
 RULE = SplitRule(holdout_fraction=0.2, test_fraction=0.3, seed=7, by="position")
@@ -48,7 +48,7 @@ def share(held_out: Sequence[object], training: Sequence[object]) -> float | Non
     return sum(unit in known for unit in held_out) / len(held_out) if held_out else None
 
 
-words_and_signs = ["a", "bé", "ccc", "🙂d", "\u3000", "  ", "\u0451", "A.", "❤\ufe0f", "can't", "कि"]
+words_and_signs = ["a", "bé", "ccc", "🙂d", "\u3000", "  ", "\u0451", "A.", "❤\ufe0f", "can't", "कि", "ma˥", "ma˩"]
 line = st.lists(st.sampled_from(words_and_signs), max_size=40).map(" ".join)
 some_lines = st.lists(line, max_size=8).map(lambda lines: [*lines, "bé"])
 
@@ -139,6 +139,29 @@ def test_leaks__short_lines_that_differ_in_case_signs_and_spaces_only_are_counte
     assert found.is_large
 
 
+def test_leak_of_running_texts__has_the_words_that_are_complete_lines(tmp_path: Path) -> None:
+    @for_all_pairs(some_lines, some_lines)
+    def check(train: list[str], texts: list[str]) -> None:
+        train = [*train, "a line of the one that was read", "it is too short"]
+        texts = [*texts, f"Of another: {train[-2].upper()} {train[-1]}; {' '.join(train)}"]
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            rule, validation = SplitRule(0.0, 0.0, 1, "position"), write(folder, train[-2:], "validation.txt")
+            corpus = SplitCorpus(write(folder, [t for t in train if t.strip()]), NFC, rule, validation=validation)
+            found = measure_running_leak([t for t in texts if t.strip()], ReadText((corpus,)), "line", seed=1)
+        assert found.covered == pytest.approx(covered(texts, train))
+        assert found.validation is not None
+        assert found.validation.covered == pytest.approx(covered(texts, train[-2:]))
+
+    check()
+
+
+def test_leak_of_running_texts__is_none_without_words(tmp_path: Path) -> None:
+    corpus = SplitCorpus(write(tmp_path, ["read"]), NFC, SplitRule(0.0, 0.0, 1))
+    found = measure_running_leak(["?!"], ReadText((corpus,)), "line", seed=1)
+    assert (found.lines, found.covered, found.is_large) == (0.0, None, False)
+
+
 def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
     test = [str(n) for n in range(4 * MAX_SAMPLE)]
     found, again = (leaks_of(tmp_path, test[:MAX_SAMPLE], test)["test"] for _ in range(2))
@@ -191,7 +214,9 @@ def test_leaked_words__keep_marks_and_joiners(text: str, training: str) -> None:
     assert find_leaked([text], [("train", training)], 1)["train"] == ([True], [True])
 
 
-@pytest.mark.parametrize(("text", "training"), [("क ब", "कि बा"), ("t", "t͡ʃ"), ("می", "می\u200cخواهم"), ("ท", "ที่")])
+@pytest.mark.parametrize(
+    ("text", "training"), [("क ब", "कि बा"), ("t", "t͡ʃ"), ("می", "می\u200cخواهم"), ("ท", "ที่"), ("ma˥", "ma˩")]
+)
 def test_leaked_words__are_no_parts_of_words(text: str, training: str) -> None:
     assert find_leaked([text], [("train", training)], 1)["train"] == ([False], [False])
 
@@ -200,7 +225,7 @@ def words_of(text: str) -> list[str]:
     """Runs of letters, each with the marks and joiners after it, in folded case and composed."""
     words = [""]
     for sign in unicodedata.normalize("NFC", text.casefold()):
-        is_mark = unicodedata.category(sign).startswith("M") or sign in "\u200c\u200d"
+        is_mark = unicodedata.category(sign).startswith("M") or sign in "\u200c\u200d˥˩"
         if sign.isalnum() or (is_mark and words[-1]):
             words[-1] += sign
         else:
@@ -211,3 +236,19 @@ def words_of(text: str) -> list[str]:
 def contains(line: Sequence[str], words: Sequence[str]) -> bool:
     size = len(words)
     return size > 0 and any([*line[n : n + size]] == [*words] for n in range(len(line) - size + 1))
+
+
+def covered(texts: Sequence[str], lines: Sequence[str]) -> float:
+    """The share of the words of texts in runs of at most 24 words that have 20 letters and are those of a line."""
+    known = {"".join(words_of(line)) for line in lines}
+    flags: list[bool] = []
+    for text in texts:
+        words = words_of(text)
+        is_covered = [False] * len(words)
+        for first in range(len(words)):
+            for past in range(first + 1, min(len(words), first + 24) + 1):
+                letters = "".join(words[first:past])
+                if len(letters) >= 20 and letters in known:
+                    is_covered[first:past] = [True] * (past - first)
+        flags += is_covered
+    return sum(flags) / len(flags)

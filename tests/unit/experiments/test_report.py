@@ -19,7 +19,8 @@ from tests.support.experiment_results import (
     with_one_seed,
 )
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
+from trainer.contracts.experiments import ExperimentResult, MatrixRow, TextLeak, Validity
+from trainer.contracts.runs import Leak
 from trainer.contracts.units import Unit
 from trainer.experiments.report import write_report
 from trainer.reports.experiment_charts import (
@@ -49,6 +50,17 @@ IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
 
 def experiment_html(result: ExperimentResult) -> str:
     return report_html(experiment_report(result), IMAGES)
+
+
+def test_report__warns_of_texts_that_a_run_was_trained_on() -> None:
+    leak = TextLeak(model="lstm", language="kk", run_id="lstm-7", text_id="passages-kk", leak=Leak(lines=0.5))
+    told = (
+        "50.0% of the lines of the text `passages-kk` stand in the training text of `lstm-7`: surprisals are lower"
+        " than in unseen text."
+    )
+    read = Page(experiment_html(changed(FINISHED, leaks=(leak,))))
+    assert told in read.text
+    assert told not in Page(experiment_html(FINISHED)).text
 
 
 class Page(HTMLParser):

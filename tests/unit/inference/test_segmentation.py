@@ -3,18 +3,24 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support import settings_in
 from tests.support.answers import log_probabilities, small_tokenizer
 from tests.support.families import model_of
 from tests.support.refusals import refused
-from tests.support.tiny_models import POEM, tokenizer_of
+from tests.support.tiny_models import POEM, make_run, tokenizer_of
 from tests.unit.inference.test_tokenizations import nats_of, tiny_tokenizer
 from trainer.api import Model
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.segmentation import SegmentationResult
+from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import split_corpus
+from trainer.inference.leaks import LeakSearch
 from trainer.models.ngram import CountedText, NgramModel
 from trainer.reading.segmentation import MAX_SUBWORD_CHARACTERS, LineCues, segmentation, unspaced
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -132,6 +138,22 @@ def test_lower_case__can_be_longer() -> None:
     tokenizer = tokenizer_of("char", POEM, normalization={"lowercase": True})
     found = model_with(tokenizer).segment("\u0130I AB\n" * 10)  # the first letter becomes two characters
     assert (found.n_places, found.n_boundaries) == (8 * 4, 8)
+
+
+@pytest.mark.parametrize("has_spaces", [True, False])
+def test_lines_of_the_training_text__are_found_with_their_spaces_and_without(tmp_path: Path, has_spaces: bool) -> None:
+    settings = settings_in(tmp_path)
+    folder = settings.app.data_root / "corpus"
+    folder.mkdir(parents=True)
+    lines = TEXT.split("\n")
+    of_run = make_run(folder, lines if has_spaces else ["".join(line.split()) for line in lines], test_fraction=0.0)
+    corpora = CorpusStore(settings)
+    [train] = split_corpus(corpora, of_run.effective).lines("train")
+    search = LeakSearch("run", of_run.effective, RunStore(settings.app.artifacts_root), corpora)
+    model = Model("run", model_of("lstm", vocabulary_of(of_run.tokenizer)), of_run.tokenizer, find_leak=search)
+    leak = model.segment(TEXT).leak
+    assert leak is not None and leak.is_large
+    assert leak.lines == leak.plain_lines == pytest.approx((train.count("\n") + 1) / len(lines))
 
 
 def test_text_that_is_gone__leaves_the_ngram_out() -> None:

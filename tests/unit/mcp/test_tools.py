@@ -164,7 +164,7 @@ def test_list__is_below_its_bound_and_each_section_is_a_smaller_one() -> None:
 
 _OWN_WORDS = {
     *("cancel_run", "cancel_group", "unlock", "lock_corpus"),
-    *("sequences", "get_sequence_score", "segment", "get_segmentation"),
+    *("sequences", "get_sequence_score"),
 }
 """Tools that answer with numbers, ids and sentences of this program only, besides those that delete."""
 

@@ -312,6 +312,8 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
 
 LEAKED, CLEAN = Leak(lines=0.8, ancestors=("parent",)), Leak(lines=0.01, unsearched=("gone",))
 WORDS_LEAK = "0.0% of the lines and 1.1% of the 13-grams of words"
+NEAR_LEAK = "0.0% of the lines and 11.0% of the lines without case, punctuation and spaces"
+OWN = "stand in the training text of `new`: its loss says little about unseen text."
 READ = (
     "stand in the training text of `new` or in the training text of `parent`: its loss says little about unseen text."
 )
@@ -330,6 +332,8 @@ CHOSEN = (
         (LEAKED, CLEAN, "not_comparable", (f"80.0% of the lines of this text {READ}", NOT_SEARCHED)),
         (changed(LEAKED, lines=0, words=0.011), None, "not_comparable", (f"{WORDS_LEAK} of this text {READ}",)),
         (changed(LEAKED, lines=0, validation=Shares(lines=0.5)), None, "better", (CHOSEN,)),
+        (Leak(lines=0, plain_lines=0.1), None, "better", ()),
+        (Leak(lines=0, plain_lines=0.11), Leak(lines=0.01), "not_comparable", (f"{NEAR_LEAK} of this text {OWN}",)),
     ],
 )
 def test_text_that_a_run_has_trained_on__gives_no_verdict(

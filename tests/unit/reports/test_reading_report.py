@@ -9,6 +9,7 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.readings import Coefficient, DeltaLogLikelihood, ReadingFit, ReadingOptions, ReadingResult
 from trainer.contracts.reports import Estimate, Figure, Report
+from trainer.contracts.runs import Leak
 from trainer.reports.reading_report import reading_report
 from trainer.reports.report_text import ENGLISH
 
@@ -146,6 +147,11 @@ def test_one_model__has_no_figure_of_many() -> None:
         ({"n_cut": 2}, {}, "lstm-1: 2 texts longer than its context, scored by windows"),
         ({"bound_bits": 0.25}, {}, "lstm-1: a surprisal may be lower by 0.25 bits at most"),
         ({"n_unknown": 3}, {}, "lstm-1: 3 tokens unknown to its tokenizer, whose surprisal is not that of the words"),
+        (
+            {"leak": Leak(lines=0, covered=0.4)},
+            {},
+            "0.0% of the lines and 40.0% of the words (in complete lines) of the text of the table stand in the",
+        ),
         ({"is_masked": True}, {}, "Warning: lstm-1 is a masked model: its surprisals are given the text after a unit"),
         ({}, {"fold_by": "row"}, "Warning: folds are by row, so a text stands in training and test at once."),
         ({}, {}, "The largest correlation of a column of surprisal with one of the baseline is 0.50, of lstm-1"),

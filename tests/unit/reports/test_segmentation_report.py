@@ -2,6 +2,7 @@
 
 from trainer.contracts.base import changed
 from trainer.contracts.reports import Note
+from trainer.contracts.runs import Leak, Shares
 from trainer.contracts.segmentation import BoundaryScore, SegmentationResult, Share
 from trainer.reports.report_text import ENGLISH, rows_of
 from trainer.reports.segmentation_report import segmentation_report
@@ -59,6 +60,18 @@ def test_report__says_what_was_scored() -> None:
     assert [ENGLISH.note(part) for part in report.parts() if isinstance(part, Note)] == [
         "8 lines without their spaces: 25.0% of 4,000 places between two characters are boundaries.",
         "Thresholds and the rate of random boundaries were chosen on 1 line, beside the scored ones.",
+    ]
+
+
+def test_report__warns_of_lines_of_the_training_text() -> None:
+    leak = Leak(lines=0, plain_lines=0.25, validation=Shares(lines=0.5), unsearched=("old-1",))
+    report = segmentation_report(changed(RESULT, leak=leak), "tale.txt")
+    assert [ENGLISH.note(part) for part in report.parts() if isinstance(part, Note)][2:] == [
+        "0.0% of the lines and 25.0% of the lines without case, punctuation and spaces of this text stand in the"
+        " training text of the run: surprisals are lower than in unseen text.",
+        "50.0% of the lines of this text stand in the validation text, which chooses the weights: surprisals are a"
+        " little too low.",
+        "The training text of `old-1` is deleted or has changed, so this text was not searched for in it.",
     ]
 
 

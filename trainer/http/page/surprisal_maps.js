@@ -8,6 +8,7 @@ import { bdi, h, live, table } from "./elements.js";
 import { heatMap, joinedLetters, sumOf } from "./heat_map.js";
 import { TABLES } from "./tables.js";
 import { capital, decimal, loss, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
+import { noteText } from "./report.js";
 import { codePoints, covered, normalized, segmentLines, spoken, tokenLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
 import { inUnit, onUnitChange, unit } from "./units.js";
@@ -45,7 +46,8 @@ const NOT_ALIGNED =
 export function scoredText(text, model) {
   const { score } = model;
   const facts = totals(score);
-  if (score.withheld) return [notice(score.withheld), facts, lineTable(model)];
+  const leaks = score.notes.map((note) => notice(noteText(note)));
+  if (score.withheld) return [notice(score.withheld), facts, ...leaks, lineTable(model)];
   const chars = normalized(text, score.words ?? []);
   const tokens = tokenLines(chars, score);
   const linesBy = remembered((segments) => segmentLines(chars, score, segments, tokens));
@@ -55,7 +57,7 @@ export function scoredText(text, model) {
     const map = mapOf(capital(segments), lines, limits);
     return { maps: [map], elements: [...map.elements, segmentsTable(capital(segments), lines, model.name)] };
   };
-  return [facts, ...chooser(rangeBy, show)];
+  return [facts, ...leaks, ...chooser(rangeBy, show)];
 }
 
 /**
@@ -384,6 +386,7 @@ function comparedTotals(one, two) {
     {},
     table("Totals of both models", ["Number", `A: ${one.title}`, `B: ${two.title}`, "B − A"], rows),
     ...unknown.map(notice),
+    ...[one, two].flatMap(({ score }) => score.notes).map((note) => notice(noteText(note))),
     ...(one.score.method === two.score.method ? [] : [notice(NO_PLL)]),
   );
 }

@@ -21,6 +21,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked, measure_leaks
 from trainer.data.run_corpora import read_text, split_corpus
+from trainer.inference.leaks import LeakSearch
 from trainer.reports.battery_report import battery_report, item_leak_notes
 from trainer.reports.battery_tables import accuracy_csv, report_files
 from trainer.reports.development_charts import words_picture
@@ -104,8 +105,7 @@ def _choose_words(options: DevelopmentOptions, effective: EffectiveRequest, corp
 
 def _leaks(run_id: str, runs: RunStore, corpora: CorpusStore, items: Sequence[BatteryItem]) -> list[LeakedItems]:
     """Return the shares of items of each battery that a run or its ancestors have read; none if its text is gone."""
-    effective = runs.get(run_id).record().effective
-    read = read_text(corpora, runs.ancestors(effective), (run_id, effective))
+    read = LeakSearch(run_id, runs.get(run_id).record().effective, runs, corpora).read()
     if run_id in read.missing:
         log.warning("training_text_not_found", run_id=run_id)
         return []

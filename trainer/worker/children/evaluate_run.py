@@ -14,7 +14,7 @@ from trainer.contracts.reports import note
 from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import read_blocks
-from trainer.data.leaks import measure_leak, measure_leaks
+from trainer.data.leaks import measure_leaks
 from trainer.data.line_keys import keys_of, lines_of_corpus
 from trainer.data.run_corpora import CorpusPaths, corpus_paths, read_text, split_corpus
 from trainer.system.files import write_atomically
@@ -95,13 +95,11 @@ def _leaks(
     """Return how much of the evaluated text the run and its ancestors have read; nothing for one without counts."""
     if request.has_counts is False and request.path_override is not None:
         return {}
-    run, own, corpora = loaded.named.run, loaded.named.effective, CorpusStore(settings)
+    own = loaded.named.effective
     if request.path_override is None:
         return leaks_of_run(corpus, own, settings)
-    text = read_blocks(corpora.find_exact(effective.corpus), own.tokenizer.normalization, own.documents)
-    ancestors = RunStore(settings.app.artifacts_root).ancestors(own)
-    read = read_text(corpora, ancestors, (run.run_id, own))
-    return {request.split: measure_leak(text, read, own.documents, own.split_seed)}
+    path = CorpusStore(settings).find_exact(effective.corpus)
+    return {request.split: loaded.find_leak(read_blocks(path, own.tokenizer.normalization, own.documents))}
 
 
 def leaks_of_run(corpus: TokenizedCorpus, effective: EffectiveRequest, settings: Settings) -> Leaks:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, product
 
 import structlog
 
@@ -29,20 +29,24 @@ from trainer.contracts.experiments import (
     ExperimentTexts,
     Replacement,
     TextKind,
+    TextLeak,
 )
-from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.reports import note
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leak
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split, read_lines
-from trainer.data.run_corpora import split_corpus
+from trainer.data.run_corpora import split_corpus, split_rule
 from trainer.data.text import corpus_sha256
 from trainer.experiments.analysis import KINDS, Listener, analyse
 from trainer.experiments.ratings_file import read_ratings
 from trainer.experiments.report import write_report
 from trainer.experiments.sections import TextLosses, cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
+from trainer.inference.leaks import LeakSearch
 from trainer.inference.section_scores import known_characters
 from trainer.queue.experiments import Start, read_batteries, training_request, unique_items
 from trainer.queue.resolve import resolve_request
+from trainer.reports.leak_notes import unit_leak_notes
 from trainer.system.child_environment import allow_network
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.children.step import run_step
@@ -130,11 +134,34 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
         "batteries": language_rows(batteries),
         "battery_ids": battery_ids,
         "development_ids": development_ids,
+        "leaks": tuple(_leaks(record.request, cells, sections, runs, corpora)),
         "baselines": tuple(_cell_baselines(record.request, cells, runs)),
     }
     result = changed(result, **found)
     write_report(experiment.path, result, changed(section_scores, batteries=batteries))
     log.info("experiment_completed")
+
+
+def _leaks(
+    request: ExperimentRequest,
+    cells: Mapping[CellKey, CellRun],
+    texts: Sequence[tuple[ExperimentText, Sequence[str]]],
+    runs: RunStore,
+    corpora: CorpusStore,
+) -> Iterator[TextLeak]:
+    """Yield the leaks of which readers are warned. Models that have read the same text are searched once."""
+    known: dict[object, Leak] = {}
+    for model, language in product(request.models, request.trained_languages):
+        run_id = cells[CellKey(model, language, request.seeds[0])].run_id
+        effective = runs.get(run_id).record().effective
+        search = LeakSearch(run_id, effective, runs, corpora)
+        read = effective.corpora, split_rule(effective), effective.documents, effective.init_from_run_id
+        for text, sections in texts:
+            key = (*read, text.text_id)
+            if text.kind != "shuffled":
+                leak = known[key] = known.get(key) or search(["\n".join(sections)])
+                if any(unit_leak_notes(leak, note("this text"))):
+                    yield TextLeak(model=model, language=language, run_id=run_id, text_id=text.text_id, leak=leak)
 
 
 def _cell_baselines(

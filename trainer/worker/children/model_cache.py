@@ -13,6 +13,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import training_text
 from trainer.inference.frequencies import Frequencies
+from trainer.inference.leaks import LeakSearch
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_named
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
@@ -31,6 +32,7 @@ class LoadedRun(NamedTuple):
     prefixes: PrefixCache
     frequencies: Frequencies
     count_text: KeptCounts
+    find_leak: LeakSearch
 
     def memory_bytes(self) -> int:
         """Return the size of the model, of the tokenizer's two code point tables, and of what requests have left."""
@@ -62,7 +64,9 @@ class ModelCache:
             model, tokenizer = load_named(named)
             text = partial(training_text, self._corpora, named.effective)
             counts = KeptCounts(named.effective, self._corpora, self._corpus_cache, tokenizer)
-            loaded = LoadedRun(named, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text), counts)
+            frequencies = Frequencies(tokenizer, text)
+            search = LeakSearch(named.run.run_id, named.effective, self._runs, self._corpora)
+            loaded = LoadedRun(named, model, tokenizer, PrefixCache(), frequencies, counts, search)
         self._loaded[named.name] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._max_bytes:
             self._loaded.popitem(last=False)

@@ -20,16 +20,19 @@ from trainer.contracts.readings import (
     Predictor,
     ReadingComparison,
     ReadingOptions,
+    ReadingRecord,
     ReadingResult,
     ScoringModel,
     UnitScores,
 )
 from trainer.contracts.reports import Note, note
-from trainer.contracts.runs import RunModel
+from trainer.contracts.runs import Leak, RunModel
 from trainer.contracts.sequences import SequencesResponse
 from trainer.data.corpora import CorpusStore
+from trainer.data.normalization import normalized
 from trainer.data.run_corpora import training_text
 from trainer.inference.frequencies import Frequencies
+from trainer.inference.leaks import LeakSearch
 from trainer.inference.sequences import score_parts
 from trainer.models.ngram import NgramModel
 from trainer.reading.analysis import MeasureAnalysis, Scores, comparisons, with_common_units
@@ -119,6 +122,7 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
     Counts that are in the baseline do not stand beside the models.
     """
     runs, record = RunStore(settings.app.artifacts_root), reading.record()
+    leaks = _leaks(record, times_of(reading), runs, CorpusStore(settings))
     seen: list[_OfText] = []
     counted: list[Scored] = []
     for one in record.runs:
@@ -126,16 +130,27 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
         scores, of_counts = reading.scores(one.name), counts.of(run)
         bound = _bits(scores.bound_nats)
         model = changed(_model(one, run), n_cut=scores.n_cut, n_unknown=scores.n_unknown, bound_bits=bound)
+        model = changed(model, leak=leaks.get(one.run_id))
         yield Scored(model, of_counts.beside(scores))
         if not any(of_counts is one for one in seen):
             seen.append(of_counts)
-            of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0)
+            of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0, leak=None)
             counted += [
                 Scored(changed(of_run, counts=kind, bound_bits=_bits(of_kind.bound_nats)), of_counts.beside(of_kind))
                 for kind, of_kind in of_counts.kinds.items()
                 if kind not in record.options.baseline
             ]
     yield from counted
+
+
+def _leaks(record: ReadingRecord, times: Times, runs: RunStore, corpora: CorpusStore) -> dict[str, Leak]:
+    """Return how much of the running texts each run and its ancestors have read; nothing for a job without counts."""
+    leaks: dict[str, Leak] = {}
+    for run_id in {one.run_id for one in record.runs} if record.options.has_counts is not False else ():
+        effective = runs.get(run_id).record().effective
+        texts = [normalized(text.running, effective.tokenizer.normalization) for text in times.texts]
+        leaks[run_id] = LeakSearch(run_id, effective, runs, corpora).of_running(texts)
+    return leaks
 
 
 def _model(one: RunModel, run: RunDirectory) -> ScoringModel:

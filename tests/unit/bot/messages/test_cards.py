@@ -92,6 +92,7 @@ from trainer.reports.battery_report import battery_report
 from trainer.reports.comparison import MeasuredGroup, compare
 from trainer.reports.development_report import development_report
 from trainer.reports.experiment_report import experiment_report
+from trainer.reports.leak_notes import leak_notes, training_text_note
 from trainer.services.health import Finding
 
 RECORD = run_record()
@@ -254,6 +255,7 @@ ENTRIES = [
 ]
 OF_GROUP = [ENTRIES[1], ENTRIES[2], ENTRIES[2]._replace(loss_nats=1.7, bits_per_char=2.4)]
 ROWS = [*(RunRow(one.run_id, (one,)) for one in ENTRIES), RunRow("group-1", tuple(OF_GROUP))]
+TOLD = tuple(leak_notes(Leak(lines=0.5, plain_lines=0.75), note("this text"), training_text_note("lstm-1")))
 LOSS = changed(SCORE, loss=2.0, perplexity=7.389, bits_per_char=2.885, nats=2306.6, unknown_chars=5)
 UNKNOWN_SIGNS = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2, "a": 1, "b": 1}
 PART = report_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
@@ -425,6 +427,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "runs": lambda: runs_page(ROWS, title="Your runs", total=17, page=" · page 2 of 3"),
     "score in nats": lambda: for_reader(lambda: score_answer(RECORD, "g" * 1214, LOSS, 2.6, {}, "Ask <@1>."), "nats"),
     "score less surprised": lambda: score_answer(RECORD, "g", LOSS, 3.885, {}),
+    "score of trained text": lambda: score_answer(RECORD, "g", changed(LOSS, notes=TOLD), None, {}),
     "score as surprised": lambda: score_answer(RECORD, "g", LOSS, 2.8849, {}),
     "score of unknown text": lambda: score_answer(RECORD, "g", changed(LOSS, unknown_char_share=0.8), 2.0, {}),
     "score of unknown signs": lambda: score_answer(RECORD, "g", LOSS, None, UNKNOWN_SIGNS),

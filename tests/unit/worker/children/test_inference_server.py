@@ -28,6 +28,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalSplit
 from trainer.contracts.generations import GenerateChunk, GenerateRecord, Sample
 from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.items import ItemsRecord
 from trainer.contracts.predictions import PredictRecord
 from trainer.contracts.runs import EvalSummary
 from trainer.contracts.scores import ScoreRecord
@@ -44,7 +45,17 @@ from trainer.worker.children.inference_server import answer, limit_memory
 from trainer.worker.children.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
-R = TypeVar("R", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, SegmentRecord, EvalRecord)
+R = TypeVar(
+    "R",
+    ScoreRecord,
+    ItemsRecord,
+    SegmentRecord,
+    GenerateRecord,
+    CompletionRecord,
+    PredictRecord,
+    ChatRecord,
+    EvalRecord,
+)
 
 
 def asked(kind: type[R], request: dict[str, object], request_id: str = "q", **fields: object) -> R:
@@ -189,6 +200,40 @@ def test_evaluation__reports_how_much_of_a_text_the_run_and_its_ancestors_have_r
     assert "of `deleted` is deleted or has changed, so this text was not searched for in it." in notes[-1]
     [summary] = [one for one in finished.run.completed_manifest().eval if one.dataset == "mixed"]
     assert summary.leak == inherited.leak
+
+
+def test_scored_text__is_searched_in_what_the_run_has_read(finished: Finished) -> None:
+    known, new = finished.lines("train"), [f"unseen {number}" for number in range(10)]
+    finished.store.create(record("parent", None, effective=changed(finished.made.effective, init_from_run_id="gone")))
+    child = finished.with_parent("parent")
+    for lines, share in ((known * 20, 1.0), (new * 20, 0.0), ([*known, *new * 9] * 9, len(known) / (len(known) + 90))):
+        text, spaced = "\n".join(lines), "\n".join(f"{line.upper()} ." for line in lines)
+        for asks_counts in (None, False):
+            counts: dict[str, object] = {} if asks_counts is None else {"has_counts": asks_counts}
+            table = {"table": {"text": lines}, "text_column": "text"}
+            score = child.answered(asked(ScoreRecord, {"text": text, **counts})).response
+            items = child.answered(asked(ItemsRecord, {**table, **counts})).response
+            found = child.answered(asked(SegmentRecord, {"text": spaced, **counts})).response.segmentation
+            assert found is not None
+            if asks_counts is False:
+                assert (score.leak, items.leak, found.leak, score.notes, items.notes) == (None, None, None, (), ())
+                continue
+            assert score.leak is not None and items.leak is not None and found.leak is not None
+            assert score.leak.lines == items.leak.lines == pytest.approx(share)
+            assert found.leak.lines == 0.0
+            assert found.leak.plain_lines == pytest.approx(share)
+            assert score.leak.n_lines == items.leak.n_lines == len(lines)
+            for leak in (score.leak, items.leak, found.leak):
+                assert (leak.ancestors, leak.unsearched) == (("parent",), ("gone",))
+            notes = [*map(ENGLISH.note, score.notes)]
+            assert any("of this text stand in the training text of `r` or in" in one for one in notes) == (share > 0)
+            assert any(
+                "of the text of the table stand in the training text of `r` or in" in one for one in items.notes
+            ) == (share > 0)
+            gone = "The training text of `gone` is deleted or has changed, so the text of the table was not searched"
+            assert items.notes[-1].startswith(gone)
+    short = child.answered(asked(ScoreRecord, {"text": "\n".join(known)[:999]})).response
+    assert (short.leak, short.notes) == (None, ())
 
 
 def test_evaluation_of_a_split__looks_for_it_in_the_text_of_ancestors(finished: Finished) -> None:
