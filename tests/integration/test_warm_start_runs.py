@@ -71,6 +71,8 @@ async def test_lines_that_trained_an_ancestor__are_leaks_of_a_warm_start(lab: La
         assert leak.lines > 0.5 and leak.ancestors == (second.run_id, first.run_id)
     [evaluated] = manifest.eval
     assert evaluated.leak == changed(told["test"], n_lines=None)
+    for baseline in manifest.baselines.values():
+        assert baseline.ancestors == (second.run_id, first.run_id) and baseline.uncounted == ()
     effective, corpora = child.record().effective, CorpusStore(lab.settings)
     ancestors = read_text(corpora, queue.runs.ancestors(effective))
     paths, tokenizer = corpus_paths(corpora, effective), load_tokenizer(child.tokenizer)

@@ -78,7 +78,7 @@ class StepPlan(Frozen):
     """The steps of a training that has `minutes`, as its clock has corrected them so far."""
 
     seconds: float
-    """Time for its steps, validations and checkpoints, its last evaluation and its baselines."""
+    """Time for its steps, validations and checkpoints, and for its last evaluation."""
     total_steps: int
     schedule_steps: int
     """Steps of the whole schedule of the learning rate, which is passed through faster with fewer `total_steps`."""

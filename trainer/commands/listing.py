@@ -25,7 +25,7 @@ from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted, duration, local_time
 from trainer.lab.calls import GET_GROUP
 from trainer.reports.report_text import ENGLISH
-from trainer.reports.run_notes import ngram_note
+from trainer.reports.run_notes import stronger_note
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _START_ONE = "Start one with: mt train --corpus demo"
@@ -166,6 +166,6 @@ def _counting(baselines: Sequence[Baseline | None], unit: Unit) -> str:
     known = [one for one in baselines if one is not None]
     if not known:
         return ""
-    names = ", ".join(sorted({ENGLISH.note(ngram_note(one)) for one in known}))
+    names = ", ".join(sorted({ENGLISH.note(stronger_note(one)) for one in known}))
     difference = per_char_number(fmean(one.difference for one in known), unit, "+")
     return f"{difference} {unit}/char ({names})"

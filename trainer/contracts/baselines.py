@@ -1,4 +1,4 @@
-"""The baseline of a run: what counts of its tokens reach on its splits, which a model must beat."""
+"""The baseline of a run: what counts of its tokens and characters reach on its splits, which a model must beat."""
 
 from collections.abc import Mapping, Sequence
 from math import hypot
@@ -9,15 +9,16 @@ from trainer.contracts.base import Frozen, changed, describe_fields
 from trainer.contracts.intervals import margin_of_mean
 
 MAX_COUNTED_TOKENS = 5_000_000
-"""Tokens of a training split that are counted; more would take more than about ten seconds."""
+"""Tokens of a training split that are counted, and characters; more would take more than about ten seconds each."""
 Against = Literal["better", "no_clear_difference", "worse"]
-Shortfall = Literal["time", "size", "settings"]
+Shortfall = Literal["time", "size", "settings", "tokens"]
 _ADVICE: Mapping[Shortfall, str] = {
     "time": "give it more time first, then a larger size or more text.",
     "size": "train a larger size first, then longer or on more text.",
     "settings": (
         "a study tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
     ),
+    "tokens": "n-grams of characters predict this text better than n-grams of these tokens: choose `tokenizer: char`.",
 }
 _VERDICTS: Mapping[Against, str] = {
     "worse": "This model is worse than counting",
@@ -30,15 +31,27 @@ WARNINGS: Mapping[tuple[Against, Shortfall], str] = {
 }
 
 
+class CharacterCounts(Frozen):
+    """The n-gram of characters that predicts a split best, counted in the same text as the n-gram of tokens."""
+
+    order: int
+    """Characters of an n-gram."""
+    bits_per_char: float
+    counted_characters: int
+    """Characters of the training text that were counted, with line ends: of a long text a sample."""
+    train_characters: int
+    """All characters of the training text, with line ends."""
+
+
 class Baseline(Frozen, json_schema_extra=describe_fields):
-    """Losses of counts on a split: of unigrams, and of the n-gram whose order has the lowest validation loss."""
+    """Losses of counts on a split: of unigrams, and of the n-grams whose order has the lowest validation loss."""
 
     order: int
     """Tokens of an n-gram; 1 if unigrams are the best, or alone were counted."""
     counted_tokens: int
-    """Tokens of the training split that were counted, with all special ones: of a long split a sample."""
+    """Tokens of the training text that were counted, with all special ones: of a long text a sample."""
     train_tokens: int
-    """All tokens of the training split."""
+    """All tokens of the training text: of the training split, and of the ancestors if they were counted too."""
     unigram_loss: float
     """In nats per token, as `ngram_loss`."""
     unigram_bits_per_char: float
@@ -52,21 +65,49 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     has_leak: bool = False
     """True if much of the split stands in training text: the difference says nothing about unseen text."""
     shortfall: Shortfall = "settings"
-    """What a training lacked first: time, where its request limits it; size, where it asks for the smallest."""
+    """What a training lacked first: time, where its request limits it; size, where it asks for the smallest; tokens:
+    the model counts n-grams of tokens itself."""
+    characters: CharacterCounts | None = None
+    """The n-gram of characters; None where the tokens are characters, where some of the text is unknown, and in
+    baselines of earlier versions."""
+    ancestors: tuple[str, ...] = ()
+    """Runs that the training started from, directly or not, whose training text was counted too."""
+    uncounted: tuple[str, ...] = ()
+    """Such runs whose training text is deleted, has changed or was never here."""
+    unknown_char_share: float = 0.0
+    """Share of unknown characters of the split; above 0.001, figures are too low to compare with other tokenizers."""
+    known_loss: float | None = None
+    """Nats per token of the model over the tokens of the split that are not unknown; None where all are known."""
+    known_ngram_loss: float | None = None
+    """The same of the n-gram of tokens."""
 
     @property
-    def difference(self) -> float:
-        """Bits per character of the model minus those of the n-gram; negative: the model is better."""
-        return self.bits_per_char - self.ngram_bits_per_char
+    def is_of_characters(self) -> bool:
+        """True if the n-gram of characters is the stronger one, with which the model is compared."""
+        return self.characters is not None and self.characters.bits_per_char < self.ngram_bits_per_char
+
+    @property
+    def counted_bits_per_char(self) -> float:
+        """Bits per character of the stronger n-gram: of that of tokens, or of that of characters."""
+        if self.characters is None:
+            return self.ngram_bits_per_char
+        return min(self.ngram_bits_per_char, self.characters.bits_per_char)
 
     @property
     def is_of_sample(self) -> bool:
-        """True if only a part of the training split was counted."""
+        """True if only a part of the training text was counted for the stronger n-gram."""
+        if self.characters is not None and self.is_of_characters:
+            return self.characters.counted_characters < self.characters.train_characters
         return self.counted_tokens < self.train_tokens
 
     @property
+    def difference(self) -> float:
+        """Bits per character of the model minus those of the stronger n-gram; negative: the model is better."""
+        return self.bits_per_char - self.counted_bits_per_char
+
+    @property
     def against(self) -> Against:
-        """Comparison of the model with the n-gram; clear where the interval of the difference excludes 0."""
+        """Comparison of the model with the stronger n-gram; clear where the interval of the difference excludes 0."""
         if self.difference < -(self.margin or 0.0):
             return "better"
         return "worse" if self.difference > (self.margin or 0.0) else "no_clear_difference"
@@ -90,7 +131,9 @@ def mean_baseline(baselines: Sequence[Baseline]) -> Baseline:
     of_lines = [one.margin for one in baselines if one.margin is not None]
     is_known = len(of_lines) == len(bits)
     margin = hypot(fmean(of_lines), margin_of_mean(bits) or 0.0) if is_known else None
-    return changed(baselines[0], bits_per_char=fmean(bits), margin=margin)
+    known = [one.known_loss for one in baselines if one.known_loss is not None]
+    known_loss = fmean(known) if len(known) == len(bits) else None
+    return changed(baselines[0], bits_per_char=fmean(bits), margin=margin, known_loss=known_loss)
 
 
 Baselines = dict[Literal["validation", "test"], Baseline]

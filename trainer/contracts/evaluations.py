@@ -9,7 +9,7 @@ from trainer.contracts.inference_fields import NO_RESULT, InferenceRecord, Infer
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
 from trainer.contracts.reports import Note
-from trainer.contracts.runs import CorpusName, EvalSummary, Leak
+from trainer.contracts.runs import CorpusName, EvalSummary, KnownFigures, Leak
 from trainer.contracts.training_options import SamplePrompts
 
 EvalSplit = Literal["validation", "test"]
@@ -79,7 +79,9 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     unknown_chars: int | None = None
     """Characters that the unknown tokens stand for."""
     unknown_char_share: float | None = None
-    """Their share of the text; above 0.001, `bits_per_char` is too low to compare."""
+    """Their share of the text; above 0.001, all figures are too low to compare with other tokenizers."""
+    known: KnownFigures | None = None
+    """The figures over known tokens; None of earlier versions, and of text without any known token."""
     tokens_per_char: float
     tokens_per_word: float
     seq_len: SequenceLengths

@@ -75,7 +75,7 @@ class LineLosses(Frozen):
     chars: tuple[int, ...]
     """Characters of each group, in a stream with newlines."""
     ngram_nats: tuple[float, ...] | None = None
-    """Losses of the best n-gram of the training split on the same tokens; None where no baseline was measured."""
+    """Losses of the stronger n-gram of the baseline, of tokens or of characters; None where none was measured."""
     is_drawn: bool = True
     """True for lines that were drawn by lot; False for neighbouring lines: a text, or a split by position or file."""
 

@@ -458,7 +458,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     precision: str | None = None
     vocab_size: int | None = None
     unknown_char_share: float | None = None
-    """Largest share of unknown characters in a split; above 0.001, bits per character are too low to compare."""
+    """Largest share of unknown characters in a split; above 0.001, figures are too low to compare."""
     params: int | None = None
     """Number of the model's weights."""
     batch_size: int | None = None
@@ -534,12 +534,19 @@ class ModelFacts(Frozen):
 
 
 MAX_UNKNOWN_CHAR_SHARE = 0.001
-"""Largest share of unknown characters of a text whose bits per character are compared with others."""
+"""Largest share of unknown characters of a text whose figures are compared with those of other tokenizers."""
+MAX_SHOWN_UNKNOWN_SHARE = 0.05
+"""Largest share of unknown characters of a text whose perplexity, accuracies and figures per character are shown."""
 
 
 def has_unknown_text(unknown_char_share: float | None) -> bool:
-    """Return True if a text has so many unknown characters that its bits per character are too low to compare."""
+    """Return True if a text has so many unknown characters that its figures are too low to compare."""
     return (unknown_char_share or 0.0) > MAX_UNKNOWN_CHAR_SHARE
+
+
+def is_largely_unknown(unknown_char_share: float | None) -> bool:
+    """Return True if a text has so many unknown characters that only figures over its known tokens say something."""
+    return (unknown_char_share or 0.0) > MAX_SHOWN_UNKNOWN_SHARE
 
 
 class SplitSizes(Frozen):
@@ -635,6 +642,16 @@ class Timings(Frozen):
     epoch_seconds: tuple[float, ...] = ()
 
 
+class KnownFigures(Frozen):
+    """Figures of an evaluation over the tokens that are not unknown, with [EOS]."""
+
+    loss: float
+    """In nats per known token."""
+    top1_accuracy: float
+    top5_accuracy: float
+    n_tokens: int
+
+
 class EvalSummary(Frozen):
     """Result of an evaluation; a run keeps the latest of each split and corpus."""
 
@@ -650,7 +667,9 @@ class EvalSummary(Frozen):
     unknown_share: float | None = None
     """Share of unknown tokens, without [EOS]."""
     unknown_char_share: float | None = None
-    """Share of unknown characters; above 0.001, `bits_per_char` is too low to compare."""
+    """Share of unknown characters; above 0.001, all figures are too low to compare with other tokenizers."""
+    known: KnownFigures | None = None
+    """The figures over known tokens; None of earlier versions, and of text without any known token."""
     lines: LineLosses
     """Losses of the lines of the text."""
     leak: Leak | None = None

@@ -59,7 +59,7 @@ _COUNTED_TOKENS = 1 << 21
 """Tokens that are counted at once."""
 _PROCESS_BYTES = 400 << 20
 _COUNTING_BYTES = 110
-"""Memory for each token of the text while n-grams are counted, after the last step (measured)."""
+"""Memory for each token or character of the text while n-grams are counted, before the first step (measured)."""
 _MAX_CHECKPOINTS = 3
 """Two complete checkpoints and the one that is being written."""
 _CHARACTERS_PER_SUBWORD, _FEWER_PER_HALVING, _USUAL_SUBWORDS = 3.5, 0.37, 8000
@@ -271,7 +271,8 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
     full_width = ("fp32",) if machine.on_cuda else ("fp32", "auto")
     flops = _FLOPS_PER_WEIGHT * params * rows * length * steps
     is_counted = effective.objective == "causal_lm" and not machine.on_cuda  # which need no memory of a GPU
-    counting_bytes = _COUNTING_BYTES * min(round(text.tokens), MAX_COUNTED_TOKENS) if is_counted else 0
+    counted = text.tokens * (1 if effective.tokenizer.method == "char" else _CHARACTERS_PER_SUBWORD)
+    counting_bytes = _COUNTING_BYTES * min(round(counted), MAX_COUNTED_TOKENS) if is_counted else 0
     return Cost(
         params=params,
         memory_bytes=max(_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint), counting_bytes)

@@ -108,7 +108,7 @@ class ComparedRun(Figures):
     """The id of the run or the group, or the name of a checkpoint."""
     n_runs: int = 1
     ngram_bits_per_char: float | None = None
-    """Bits per character of the best n-gram of its training split; None on another text than its splits."""
+    """Bits per character of the stronger n-gram of its training text; None on another text than its splits."""
     baseline: Baseline | None = None
     """Counting on the split beside the run, or beside the mean of the group; None where it was not counted."""
     deviations: Figures | None = None
@@ -343,7 +343,7 @@ def _baseline(runs: Sequence[Measurement]) -> Baseline | None:
 
 def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
     """Return the mean of the bits per character of the n-grams on the split; None if one is not known."""
-    found = [one.baseline.ngram_bits_per_char for one in runs if one.baseline is not None]
+    found = [one.baseline.counted_bits_per_char for one in runs if one.baseline is not None]
     return fmean(found) if len(found) == len(runs) else None
 
 

@@ -43,7 +43,7 @@ from trainer.reports.experiment_tables import (
     pair_seeds,
 )
 from trainer.reports.leak_notes import unit_leak_notes
-from trainer.reports.run_notes import ngram_note
+from trainer.reports.run_notes import stronger_note
 
 _KINDS: Mapping[TextKind, str] = {
     "passages": "the passages",
@@ -365,8 +365,8 @@ def _counting(result: ExperimentResult) -> Iterator[Part]:
     """Yield the losses of the trained models beside those of counting in their training text, and what to do."""
     rows = tuple(
         (
-            *(one.model, one.language, ngram_note(one.baseline), one.baseline.bits_per_char),
-            *(one.baseline.ngram_bits_per_char, one.baseline.difference),
+            *(one.model, one.language, stronger_note(one.baseline), one.baseline.bits_per_char),
+            *(one.baseline.counted_bits_per_char, one.baseline.difference),
         )
         for one in result.baselines
     )

@@ -28,7 +28,7 @@ from trainer.contracts.studies import (
     Trial,
     equal_settings,
 )
-from trainer.reports.run_notes import counting_notes, looks_note, ngram_note
+from trainer.reports.run_notes import counted_rows, counting_notes, looks_note, ngram_note
 
 _INTERVALS = note(", with 95 % intervals over lines and seeds")
 
@@ -159,7 +159,7 @@ def _test(result: StudyResult, test: StudyTest) -> Table:
         (result.winner.name, _estimate(test.test_loss), _estimate(test.bits_per_char)),
     ]
     if baseline is not None:
-        rows.append((ngram_note(baseline), baseline.ngram_loss, baseline.ngram_bits_per_char))
+        rows += counted_rows(baseline)
     columns = column("model"), column("{unit} per token", "loss"), column("{unit} per character", "per_char")
     title = note("Losses on the test split")
     caption = note("Losses on the test split{intervals}", intervals=_INTERVALS)

@@ -4,11 +4,8 @@ from math import fsum, log
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainer.contracts.base import changed
-from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines, Shortfall
+from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines, CharacterCounts, Shortfall
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.intervals import margin
 from trainer.contracts.models import NgramConfig
@@ -19,6 +16,7 @@ from trainer.models.ngram import CountedText, NgramModel
 from trainer.ngrams.choose import MAX_ORDER, choose_ngram
 from trainer.ngrams.kneser_ney import KneserNey
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.counted_splits import SplitCounts
 from trainer.training.counting import filled
 from trainer.training.dataset import TokenizedCorpus, prepare
 
@@ -32,44 +30,45 @@ class Counted(NamedTuple):
 
 
 def measure_baselines(
+    counts: SplitCounts | None,
     corpus: TokenizedCorpus,
-    vocab_size: int,
     effective: EffectiveRequest,
     metrics: EvalMetrics,
     validation_loss_nats: float | None,
 ) -> tuple[Baselines, EvalMetrics]:
     """Return the baseline on each split with a loss of the model, and the evaluation of a split with its baseline.
 
-    Equal splits give equal numbers. A masked model has no baseline, because its loss is over masked tokens, and
-    unigrams have none. The baseline of longer n-grams is that of unigrams.
+    Equal splits give equal numbers. Without counts there is no baseline.
     """
-    model = effective.model
-    if effective.objective == "masked_lm" or (isinstance(model, NgramConfig) and model.max_order == 1):
+    if counts is None:
         return {}, metrics
-    counted = unigrams_and_ngram(corpus, vocab_size, 1 if isinstance(model, NgramConfig) else MAX_ORDER)
     losses: dict[HeldOutSplit, float | None] = {"validation": validation_loss_nats, metrics.split: metrics.loss}
     baselines: Baselines = {}
     for split, loss_nats in losses.items():
         if loss_nats is not None:
-            baseline, ngram_nats = _measured(counted, corpus, split, loss_nats)
+            baseline, ngram_nats = _measured(counts, corpus, split, loss_nats)
             baselines[split] = changed(baseline, shortfall=_shortfall(effective))
             if split == metrics.split:
                 baselines[split], metrics = compared(baselines[split], metrics, ngram_nats)
     return baselines, metrics
 
 
-def counted_validation_loss(corpus: TokenizedCorpus, vocab_size: int, effective: EffectiveRequest) -> float | None:
-    """Return the validation loss of the best n-gram, in nats per token, which a training has to beat.
+def counted_validation_loss(
+    counts: SplitCounts | None, corpus: TokenizedCorpus, effective: EffectiveRequest
+) -> float | None:
+    """Return the validation loss of the stronger n-gram, in nats per token, which a training has to beat.
 
-    None for a masked model, and for one that counts itself. Five megabytes take two seconds.
+    None without counts, and for a model that counts itself.
     """
-    if effective.objective == "masked_lm" or isinstance(effective.model, NgramConfig):
+    if counts is None or isinstance(effective.model, NgramConfig):
         return None
-    counted = unigrams_and_ngram(corpus, vocab_size)
-    return fsum(counted.ngram.losses_nats(corpus.ids["validation"])) / corpus.sizes["validation"].tokens
+    _, nats = counts.stronger("validation")
+    return fsum(nats) / corpus.sizes["validation"].tokens
 
 
 def _shortfall(effective: EffectiveRequest) -> Shortfall:
+    if isinstance(effective.model, NgramConfig) and effective.tokenizer.method != "char":
+        return "tokens"
     if any(limit is not None for limit in (effective.minutes, effective.max_steps, effective.max_seconds)):
         return "time"
     return "size" if effective.model_size == "tiny" else "settings"
@@ -88,6 +87,8 @@ def compared(
         half_nats = margin((lines.nats, lines.chars), (ngram_nats, lines.chars), is_drawn=lines.is_drawn)
     bits = _bits_per_char(metrics.loss, metrics.n_tokens, metrics.n_chars)
     baseline = changed(baseline, bits_per_char=bits, margin=None if half_nats is None else half_nats / log(2))
+    if baseline.known_ngram_loss is not None and metrics.known is not None:
+        baseline = changed(baseline, known_loss=metrics.known.loss)
     return baseline, changed(metrics, baseline=baseline, lines=lines)
 
 
@@ -149,31 +150,37 @@ def _model(engine: KneserNey, tokenizer: Tokenizer) -> NgramModel:
 
 
 def _measured(
-    counted: Counted, corpus: TokenizedCorpus, split: HeldOutSplit, loss_nats: float
+    counts: SplitCounts, corpus: TokenizedCorpus, split: HeldOutSplit, loss_nats: float
 ) -> tuple[Baseline, tuple[float, ...]]:
-    """Return the baseline on a split, and the losses of the n-gram over the groups of lines of an evaluation."""
-    ids, sizes = corpus.ids[split], corpus.sizes[split]
-    line_start = corpus.special_ids.line_start
-    positions: NDArray[np.int64] = (
-        np.arange(len(ids)) if line_start is None else np.flatnonzero(np.not_equal(ids, line_start))
-    )
-    groups = np.searchsorted(corpus.documents(split).group_ends(), positions)
-    unigram_nats: list[float] = np.bincount(groups, counted.unigram.losses_nats(ids)).tolist()
-    ngram_nats: list[float] = np.bincount(groups, counted.ngram.losses_nats(ids)).tolist()
-    losses = fsum(unigram_nats) / sizes.tokens, fsum(ngram_nats) / sizes.tokens, loss_nats
-    unigram_bits, ngram_bits, bits = (_bits_per_char(loss, sizes.tokens, sizes.chars) for loss in losses)
+    """Return the baseline on a split, and the losses of the stronger n-gram over the groups of lines."""
+    sizes, ngram, characters = corpus.sizes[split], counts.ngram, counts.characters
+    losses = [fsum(one.nats[split]) / sizes.tokens for one in (counts.unigram, ngram)]
+    unigram_bits, ngram_bits, bits = (_bits_per_char(loss, sizes.tokens, sizes.chars) for loss in (*losses, loss_nats))
+    stronger, nats = counts.stronger(split)
     baseline = Baseline(
-        order=counted.ngram.order,
-        counted_tokens=counted.counted_tokens,
-        train_tokens=len(corpus.ids["train"]),
+        order=ngram.order,
+        counted_tokens=ngram.counted_tokens,
+        train_tokens=ngram.all_tokens,
         unigram_loss=losses[0],
         unigram_bits_per_char=unigram_bits,
         ngram_loss=losses[1],
         ngram_bits_per_char=ngram_bits,
         bits_per_char=bits,
         has_leak=sizes.leak is not None and sizes.leak.is_large,
+        characters=None
+        if characters is None or split not in characters.nats
+        else CharacterCounts(
+            order=characters.order,
+            bits_per_char=fsum(characters.nats[split]) / log(2) / sizes.chars,
+            counted_characters=characters.counted_tokens,
+            train_characters=characters.all_tokens,
+        ),
+        ancestors=counts.ancestors.ancestors if stronger.has_ancestors else (),
+        uncounted=counts.ancestors.missing,
+        unknown_char_share=sizes.unknown_char_share,
+        known_ngram_loss=ngram.known_nats[split] if sizes.unknown_tokens else None,
     )
-    return baseline, tuple(ngram_nats)
+    return baseline, nats
 
 
 def _bits_per_char(loss_nats: float, tokens: int, chars: int) -> float:

@@ -17,7 +17,7 @@ from trainer.contracts.evaluations import EvalMetrics, EvalSplit, SequenceLength
 from trainer.contracts.generations import GenerateRequest, Sample
 from trainer.contracts.intervals import LineLosses, margin
 from trainer.contracts.reports import Note
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, KnownFigures
 from trainer.contracts.seeds import listed_seeds
 from trainer.contracts.units import perplexity
 from trainer.data.corpus import Split
@@ -44,6 +44,15 @@ _MAX_TOKENS_TO_LINE_START = 4096
 """Number of tokens before a drawn position that are searched for the start of its line."""
 
 
+class KnownTokens(NamedTuple):
+    """Sums over the predicted tokens that are not unknown."""
+
+    loss_sum_nats: float
+    tokens: int
+    top1_hits: int
+    top5_hits: int
+
+
 class Evaluation(NamedTuple):
     """Sums over the predicted tokens of a split: with [EOS] or the newlines of a stream, without [BOS] and padding."""
 
@@ -54,6 +63,8 @@ class Evaluation(NamedTuple):
     group_nats: tuple[float, ...]
     group_tokens: tuple[int, ...]
     """Losses and tokens of each group of lines."""
+    known: KnownTokens
+    """Sums over the tokens that are not unknown."""
 
     @property
     def loss_nats(self) -> float:
@@ -76,7 +87,9 @@ def evaluate(
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=compute.device)
-    hits = torch.zeros(2, dtype=torch.int64, device=compute.device)
+    known_loss = torch.zeros((), dtype=torch.float64, device=compute.device)
+    hits = torch.zeros(3, dtype=torch.int64, device=compute.device)
+    known_hits = torch.zeros(3, dtype=torch.int64, device=compute.device)
     group_ends = documents.group_ends()
     group_nats = torch.zeros(len(group_ends), dtype=torch.float64, device=compute.device)
     group_tokens = torch.zeros(len(group_ends), dtype=torch.int64, device=compute.device)
@@ -89,7 +102,11 @@ def evaluate(
                 loss += losses.sum()
                 group_nats.index_add_(0, group, losses)
                 group_tokens.index_add_(0, group, (targets != NO_TARGET).long())
-                hits += _hits(logits, batch.targets)
+                likelier, is_target = _likelier(logits, batch.targets), batch.targets != NO_TARGET
+                is_known = is_target & (batch.targets != documents.special_ids.unk)
+                known_loss += losses.where(is_known.flatten(), 0.0).sum()
+                hits += _hits(likelier[is_target])
+                known_hits += _hits(likelier[is_known])
                 tokens += batch.tokens
                 del logits  # the next batch needs their memory
                 after_batch()
@@ -99,7 +116,17 @@ def evaluate(
         raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
     nats_list: list[float] = group_nats.tolist()
     tokens_list: list[int] = group_tokens.tolist()
-    return Evaluation(float(loss), tokens, int(hits[0]), int(hits[1]), tuple(nats_list), tuple(tokens_list))
+    top1, top5, _ = map(int, hits)
+    known_top1, known_top5, known_tokens = map(int, known_hits)
+    return Evaluation(
+        float(loss),
+        tokens,
+        top1,
+        top5,
+        tuple(nats_list),
+        tuple(tokens_list),
+        KnownTokens(float(known_loss), known_tokens, known_top1, known_top5),
+    )
 
 
 class Measured(NamedTuple):
@@ -156,6 +183,7 @@ def measure(
         bits_per_byte=None if bits_per_char is None else bits_per_char * sizes.chars / sizes.bytes,
         top1_accuracy=evaluation.top1_hits / evaluation.tokens,
         top5_accuracy=evaluation.top5_hits / evaluation.tokens,
+        known=_known(evaluation.known),
         n_tokens=evaluation.tokens,
         n_chars=sizes.chars,
         n_bytes=sizes.bytes,
@@ -184,6 +212,17 @@ def measure(
         else tuple(leak_notes(sizes.leak, what or split_note(split), training_text_note(run_id))),
     )
     return Measured(metrics, samples)
+
+
+def _known(found: KnownTokens) -> KnownFigures | None:
+    if not found.tokens:
+        return None
+    return KnownFigures(
+        loss=found.loss_sum_nats / found.tokens,
+        top1_accuracy=found.top1_hits / found.tokens,
+        top5_accuracy=found.top5_hits / found.tokens,
+        n_tokens=found.tokens,
+    )
 
 
 def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, effective: EffectiveRequest) -> tuple[str, ...]:
@@ -291,12 +330,15 @@ def _on_device(read: tuple[Batch, Tensor], compute: Compute) -> tuple[Batch, Ten
     return batch.to(compute.device), groups.to(compute.device, non_blocking=True)
 
 
-def _hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the number of targets (B, T) that are the best and among the best five of the logits (B, T, V): (2,)."""
-    predicted = targets != NO_TARGET
+def _likelier(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the number of tokens that are likelier than each target (B, T), by the logits (B, T, V)."""
     target_logits = logits.gather(-1, targets.clamp_min(0).unsqueeze(-1))  # (B, T, 1)
-    better = (logits > target_logits).sum(-1)  # (B, T)
-    return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
+    return (logits > target_logits).sum(-1)
+
+
+def _hits(likelier: Tensor) -> Tensor:
+    """Return how many targets (targets,) are the likeliest token, and among the likeliest five, and all: (3,)."""
+    return torch.stack([(likelier < 1).sum(), (likelier < 5).sum(), torch.tensor(likelier.numel()).to(likelier)])
 
 
 def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:

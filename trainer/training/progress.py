@@ -348,5 +348,4 @@ def _timed_work(corpus: TokenizedCorpus, effective: EffectiveRequest, size: Trai
         steps_between_pauses=min(steps for steps in pauses if steps is not None),
         validation_steps=size.steps_per_epoch * tokens["validation"] / tokens["train"],
         test_share=tokens.get("test", 0) / tokens["validation"],
-        counted_tokens=tokens["train"] if effective.objective == "causal_lm" else 0,
     )

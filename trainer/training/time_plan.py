@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from trainer.artifacts.checkpoint_files import StepPlan
-from trainer.contracts.baselines import MAX_COUNTED_TOKENS
 
 _MIN_MEASURED_STEPS, _MIN_SHARE = 5, 0.05
 """Steps, or share of the time, after which the first correction is made."""
@@ -14,12 +13,12 @@ _FIRST_STEPS = 2
 _EVALUATION_COST = 0.5
 """Time to evaluate a token, in times to train on one; until the first validation is measured."""
 _MIN_SECONDS = 1e-9
-_TAIL_SECONDS, _SECONDS_PER_COUNTED_TOKEN = 3.0, 2e-6
-"""Time after the last evaluation: samples and files, and the n-grams of the baseline (measured)."""
+TAIL_SECONDS = 3.0
+"""Time after the last evaluation: samples and files (measured)."""
 
 
 class TimedWork(NamedTuple):
-    """The work of a training in its steps, validations, test and baseline, as known before the first step."""
+    """The work of a training in its steps, validations and test, as known before the first step."""
 
     most_steps: int
     """Steps of all its epochs."""
@@ -29,12 +28,6 @@ class TimedWork(NamedTuple):
     """Tokens of the validation split, in training steps."""
     test_share: float
     """Tokens of the test split, as a share of those of the validation split."""
-    counted_tokens: int
-    """Tokens of the training split for the baseline; 0 without one."""
-
-    @property
-    def tail_seconds(self) -> float:
-        return _TAIL_SECONDS + _SECONDS_PER_COUNTED_TOKEN * min(self.counted_tokens, MAX_COUNTED_TOKENS)
 
 
 class StepClock:
@@ -73,7 +66,7 @@ class StepClock:
         work, pause = self._work, self._pause_seconds
         if pause is None:
             pause = work.validation_steps * self._step_seconds * _EVALUATION_COST
-        left_seconds = plan.seconds - elapsed - pause * (1 + work.test_share) - work.tail_seconds
+        left_seconds = plan.seconds - elapsed - pause * (1 + work.test_share) - TAIL_SECONDS
         left = int(left_seconds / (self._step_seconds + pause / work.steps_between_pauses))
         left = max(left, (plan.total_steps - step) // 2, 1)
         return plan.corrected(step, min(step + left, work.most_steps))

@@ -2,9 +2,23 @@
 
 import pytest
 
-from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, UNCLEAR_LINE, WORSE, WORSE_LINE, WORSE_WARNING
+from tests.support.baselines import (
+    AHEAD_LINE,
+    AHEAD_OF_CHARACTERS,
+    BEHIND_CHARACTERS,
+    BEHIND_LINE,
+    BETTER,
+    BETTER_LINE,
+    UNCLEAR,
+    UNCLEAR_LINE,
+    UNKNOWN,
+    UNKNOWN_LINE,
+    WORSE,
+    WORSE_LINE,
+    WORSE_WARNING,
+)
 from trainer.contracts.base import changed
-from trainer.contracts.baselines import Against, Baseline
+from trainer.contracts.baselines import Against, Baseline, mean_baseline
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note
 
@@ -18,6 +32,10 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
         (WORSE, WORSE_LINE, (WORSE_WARNING,)),
         (UNCLEAR, UNCLEAR_LINE, (DOUBT,)),
         (changed(UNCLEAR, has_leak=True), UNCLEAR_LINE, ()),
+        (BEHIND_CHARACTERS, BEHIND_LINE, (WORSE_WARNING,)),
+        (AHEAD_OF_CHARACTERS, AHEAD_LINE, ()),
+        (UNKNOWN, UNKNOWN_LINE, (WORSE_WARNING,)),
+        (changed(UNKNOWN, unknown_char_share=0.05), UNKNOWN_LINE.split("; over known")[0], (WORSE_WARNING,)),
     ],
 )
 def test_baseline__is_one_line_and_a_warning_with_what_to_do(
@@ -42,3 +60,9 @@ def test_verdict__is_clear_only_where_the_interval_excludes_zero(
     bits: float, margin: float | None, against: Against
 ) -> None:
     assert changed(BETTER, ngram_bits_per_char=1.5, bits_per_char=bits, margin=margin).against == against
+
+
+def test_runs_over_seeds__have_the_mean_of_their_known_losses() -> None:
+    other = changed(UNKNOWN, bits_per_char=2.5, known_loss=None)
+    assert mean_baseline([UNKNOWN, changed(UNKNOWN, known_loss=1.0)]).known_loss == ((UNKNOWN.known_loss or 0) + 1) / 2
+    assert (mean_baseline([UNKNOWN, other]).known_loss, mean_baseline([UNKNOWN, other]).bits_per_char) == (None, 2.0)

@@ -31,6 +31,7 @@ from trainer.training.device import resolve as resolve_compute
 from trainer.training.documents import Documents, line_ends
 from trainer.training.evaluation import (
     Evaluation,
+    KnownTokens,
     Measured,
     distinct,
     draw_samples,
@@ -187,6 +188,9 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
     assert found.tokens == 3 + 3 + 2 + 3
     assert found.top1_hits == 2  # both e of the first line
     assert found.top5_hits == 11 - 3  # all but the three c
+    known = of_texts(model, tokenizer, ["edx", "xx"]).known
+    assert (known.tokens, known.top1_hits, known.top5_hits) == (4, 1, 4), "e, d and two ends"
+    assert known.loss_sum_nats == pytest.approx(of_texts(model, tokenizer, ["ed", ""]).loss_sum_nats)
     five = char_tokenizer(["aa"])
     full = of_texts(small_model(five.vocab_size), five, ["aaa", "a"])
     assert (five.vocab_size, full.top5_hits, full.tokens) == (5, 6, 6), "any of five tokens is among the first five"
@@ -235,7 +239,18 @@ def test_measure__counts_bytes_and_unknown_characters(tmp_path: Path) -> None:
     assert size == characters + 2 + 1 + 1 + 2  # é twice, ö twice; € takes three
     assert (metrics.n_chars, metrics.n_bytes) == (characters, size)
     assert metrics.unknown_share == 3 / characters
+    assert metrics.known is not None and metrics.known.n_tokens == metrics.n_tokens - 3
+    assert metrics.known.loss != metrics.loss
     assert metrics.bits_per_byte == pytest.approx(metrics.loss * metrics.n_tokens / size / math.log(2))
+
+
+def test_measure__has_no_figures_of_known_tokens_where_there_are_none(run: Run) -> None:
+    model = small_model(run.tokenizer.vocab_size)
+    unknown = evaluated(model, run)._replace(known=KnownTokens(0.0, 0, 0, 0))
+    metrics, _ = measure(
+        model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r", evaluation=unknown
+    )
+    assert metrics.known is None
 
 
 def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> None:

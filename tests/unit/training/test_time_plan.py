@@ -14,11 +14,9 @@ from tests.support.trainings import Told, after, digest, losses, observed, timel
 from trainer.artifacts.checkpoint_files import StepPlan
 from trainer.contracts.base import changed
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.time_plan import StepClock, TimedWork
+from trainer.training.time_plan import TAIL_SECONDS, StepClock, TimedWork
 
-WORK = TimedWork(
-    most_steps=10_000, steps_between_pauses=50, validation_steps=6.0, test_share=1.0, counted_tokens=500_000
-)
+WORK = TimedWork(most_steps=10_000, steps_between_pauses=50, validation_steps=6.0, test_share=1.0)
 
 
 class Story(NamedTuple):
@@ -46,7 +44,7 @@ def story(step_seconds: Callable[[float], float], work: TimedWork = WORK, pause:
         if len(plans) % work.steps_between_pauses == 0 or len(plans) == plan.total_steps:
             clock.mark_pause()
             elapsed += pause
-    return Story(plans, elapsed + pause * work.test_share + work.tail_seconds)
+    return Story(plans, elapsed + pause * work.test_share + TAIL_SECONDS)
 
 
 MACHINES: dict[str, tuple[Callable[[float], float], float]] = {

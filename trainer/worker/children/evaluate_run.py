@@ -16,9 +16,11 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import read_blocks
 from trainer.data.leaks import measure_leaks
 from trainer.data.line_keys import keys_of, lines_of_corpus
-from trainer.data.run_corpora import CorpusPaths, corpus_paths, read_text, split_corpus
+from trainer.data.run_corpora import CorpusPaths, ReadText, corpus_paths, read_text, split_corpus
 from trainer.system.files import write_atomically
+from trainer.tokenizers.base import Tokenizer
 from trainer.training.baseline import compared, measure_baselines
+from trainer.training.counted_splits import SplitCounts, count_splits
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import Measured, measure
@@ -65,8 +67,8 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id, what=what)
     baselines: Baselines = {}
     if request.path_override is None and step is None and run.completed_manifest().is_unread(split):
-        vocab_size = loaded.tokenizer.vocab_size
-        baselines, metrics = measure_baselines(corpus, vocab_size, effective, measured.metrics, None)
+        counts = counts_of_run(corpus, loaded.tokenizer, run.run_id, effective, settings)
+        baselines, metrics = measure_baselines(counts, corpus, effective, measured.metrics, None)
         measured = measured._replace(metrics=metrics)
     elif request.path_override is None:
         measured = measured._replace(metrics=_beside_baseline(measured.metrics, run.manifest()))
@@ -109,6 +111,18 @@ def leaks_of_run(corpus: TokenizedCorpus, effective: EffectiveRequest, settings:
     corpora, runs = CorpusStore(settings), RunStore(settings.app.artifacts_root)
     ancestors = read_text(corpora, runs.ancestors(effective))
     return measure_leaks(split_corpus(corpora, effective), effective.documents, effective.split_seed, ancestors)
+
+
+def counts_of_run(
+    corpus: TokenizedCorpus, tokenizer: Tokenizer, run_id: str, effective: EffectiveRequest, settings: Settings
+) -> SplitCounts | None:
+    """Count the training text of a run, and that of its ancestors where it is another one."""
+    ancestors = ReadText()
+    if effective.init_from_run_id is not None:
+        found = RunStore(settings.app.artifacts_root).ancestors(effective)
+        ancestors = read_text(CorpusStore(settings), found, (run_id, effective))
+        ancestors = ancestors._replace(corpora=ancestors.corpora[1:])  # the first one is the run's own
+    return count_splits(corpus, tokenizer, effective, *data_paths(settings, effective), ancestors)
 
 
 def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> EvalMetrics:

@@ -66,6 +66,7 @@ from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.baseline import counted_validation_loss, measure_baselines
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.counted_splits import SplitCounts
 from trainer.training.counting import count, evaluate_counted
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
@@ -81,7 +82,13 @@ from trainer.training.loop import (
 )
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
-from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation, store_test_lines
+from trainer.worker.children.evaluate_run import (
+    counts_of_run,
+    data_paths,
+    leaks_of_run,
+    store_evaluation,
+    store_test_lines,
+)
 from trainer.worker.children.pace import choose_by_speed
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -267,7 +274,9 @@ class TrainingAttempt:
             self._log_phase("training", "Counting n-grams.")
             model, counting_seconds = count(model, corpus)
             parts = parts._replace(model=model)
-        self._log_config(parts)
+        self._heartbeat.beat(PHASE)
+        counts = counts_of_run(corpus, tokenizer, self._record.run_id, effective, self._settings)
+        self._log_config(parts, counts)
         start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
         prompts = sample_prompts(corpus, tokenizer, effective)
         if effective.sample_every_steps is not None:
@@ -297,9 +306,9 @@ class TrainingAttempt:
                     processes=self._processes,
                     seconds_before=monotonic() - self._begin,
                 )
-        self._end(result, parts)
+        self._end(result, parts, counts)
 
-    def _end(self, result: TrainResult, parts: Parts) -> None:
+    def _end(self, result: TrainResult, parts: Parts, counts: SplitCounts | None) -> None:
         """Record why the attempt ends: a pause, the end of the worker, or the end of the run."""
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause" and self._run.pause_requested():
@@ -309,14 +318,14 @@ class TrainingAttempt:
             message = STOP_MESSAGES["worker_ended"]
             self._events.append(JobProgress(**stamped, progress=0.0, message=message, cause="worker_ended"))
         else:
-            self._finish(result, parts)
+            self._finish(result, parts, counts)
 
-    def _finish(self, result: TrainResult, parts: Parts) -> None:
+    def _finish(self, result: TrainResult, parts: Parts, counts: SplitCounts | None) -> None:
         """Write the artifact of a completed run, and the end of a completed or cancelled run."""
         model, tokenizer, corpus, compute, _, _ = parts
         record, effective, state = self._record, self._effective, result.state
         completed = result.stopped is None
-        baselines, measured = self._evaluate(result, parts) if completed else ({}, None)
+        baselines, measured = self._evaluate(result, parts, counts) if completed else ({}, None)
         test = measured if measured is not None and measured.split == "test" else None
         training, validation = corpus.sizes["train"], corpus.sizes["validation"]
         train = state.epochs[-1].train_loss_nats if state.epochs else None
@@ -416,7 +425,7 @@ class TrainingAttempt:
         if "test" in corpus.ids:
             self._looks.record(self._effective.test_id, [self._record.run_id], "training", self._record.owner)
 
-    def _evaluate(self, result: TrainResult, parts: Parts) -> tuple[Baselines, EvalMetrics]:
+    def _evaluate(self, result: TrainResult, parts: Parts, counts: SplitCounts | None) -> tuple[Baselines, EvalMetrics]:
         """Save the best weights; evaluate them on the test split, or on validation if the run has no test split.
 
         Return the baselines of the splits, and the evaluation.
@@ -427,9 +436,8 @@ class TrainingAttempt:
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
         model, tokenizer, corpus, compute, _, _ = parts
         measured = measure(model, tokenizer, corpus, split, effective, compute, run_id=run_id, evaluation=result.test)
-        self._heartbeat.beat(PHASE)
         best = result.state.history.best_loss_nats
-        baselines, metrics = measure_baselines(corpus, tokenizer.vocab_size, effective, measured.metrics, best)
+        baselines, metrics = measure_baselines(counts, corpus, effective, measured.metrics, best)
         store_evaluation(self._run, measured._replace(metrics=metrics))
         self._log_evaluation(split, split, metrics.loss)
         log.info("evaluated", split=split, step=result.state.step, loss=metrics.loss, perplexity=metrics.perplexity)
@@ -478,7 +486,7 @@ class TrainingAttempt:
         stamped = self._stamp(f"{phase}:{self._number}")
         self._events.append(JobProgress(**stamped, progress=0.0, message=message, phase=phase))
 
-    def _log_config(self, parts: Parts) -> None:
+    def _log_config(self, parts: Parts, counts: SplitCounts | None) -> None:
         model, tokenizer, corpus, compute, _, _ = parts
         effective = self._effective
         steps = epochs = 1
@@ -501,7 +509,7 @@ class TrainingAttempt:
             precision=compute.precision,
             threads=compute.threads,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
-            counted_val_loss=counted_validation_loss(corpus, tokenizer.vocab_size, effective),
+            counted_val_loss=counted_validation_loss(counts, corpus, effective),
             leaks=corpus.leaks,
             notes=self._notes(corpus),
         )
