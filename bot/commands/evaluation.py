@@ -19,6 +19,7 @@ from bot.messages.text import (
     plain,
     shown_name,
     shown_perplexity,
+    unknown_mark,
     unknown_warning,
     with_unit,
 )
@@ -26,9 +27,9 @@ from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.runs import RunRecord, is_largely_unknown
 from trainer.lab.language import _
-from trainer.reports.run_notes import counting_note
+from trainer.reports.run_notes import counting_note, known_note
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
@@ -134,22 +135,23 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     """Return the metrics of a run on a split or a corpus."""
     losses, share = metrics.lines, metrics.unknown_char_share
     margin = "" if losses.margin_nats is None else f" ± {figure(losses.margin_nats)} (95 %)"
-    loss = with_unit(f"**{figure(metrics.loss)}**{margin}", metrics.objective, metrics.bits_per_char, share)
+    is_hidden = metrics.known is not None and is_largely_unknown(share)
+    bits = None if is_hidden else metrics.bits_per_char
+    loss = with_unit(f"**{figure(metrics.loss)}**{margin}", metrics.objective, bits, share)
     if metrics.objective == "causal_lm":
         predicted = count(metrics.n_tokens, "predicted token")
     else:
         predicted = count(metrics.n_tokens, "predicted masked token")
+    mark, known = unknown_mark(share), metrics.known
     unknown = "" if share is None else f" · {_('{share} of the text unknown', share=percent(share))}"
+    top1, top5 = percent(metrics.top1_accuracy), percent(metrics.top5_accuracy)
     lines = [
         _("On {text}", text=measured),
-        f"{loss} · {shown_perplexity(metrics.perplexity)}",
+        loss if is_hidden else f"{loss} · {shown_perplexity(metrics.perplexity, share)}",
+        *([reader_of_names().note(known_note(known))] if known is not None and mark else []),
         *([] if losses.missing_interval is None else [reader_of_names().note(losses.missing_interval)]),
         *([] if metrics.baseline is None else [reader_of_names().note(counting_note(metrics.baseline))]),
-        _(
-            "Accuracy {top1} · top-5 {top5}",
-            top1=percent(metrics.top1_accuracy),
-            top5=percent(metrics.top5_accuracy),
-        ),
+        *([] if is_hidden else [_("Accuracy {top1} · top-5 {top5}", top1=f"{top1}{mark}", top5=f"{top5}{mark}")]),
         f"{predicted}{unknown}",
         *unknown_warning(share),
         *(f"⚠ {reader_of_names().note(one)}" for one in metrics.notes),

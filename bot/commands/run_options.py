@@ -9,7 +9,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.messages.text import clamp, count, display_name, figure, isolated, per_char, plain, unit_of
+from bot.messages.text import clamp, count, display_name, figure, isolated, per_char, plain, unit_of, unknown_mark
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
@@ -149,7 +149,8 @@ def corpus_name(context: CommandContext, corpus: str) -> str:
 
 def described(run: RunEntry) -> str:
     """Return a run's state, age and loss per character, or per token where it has none: a list shows plain text."""
-    loss = "" if run.loss_nats is None else f" · {figure(run.loss_nats)} {unit_of(run.objective)}"
+    mark = unknown_mark(run.unknown_char_share)
+    loss = "" if run.loss_nats is None else f" · {figure(run.loss_nats)} {unit_of(run.objective)}{mark}"
     if run.bits_per_char is not None:
         loss = f" · {per_char(run.bits_per_char, run.unknown_char_share)}"
     age = _("{time} ago", time=told(rough_duration((now() - run.created_at).total_seconds())))

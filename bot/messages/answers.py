@@ -30,6 +30,7 @@ from bot.messages.text import (
     said,
     shown_name,
     unit_of,
+    unknown_mark,
     without_links,
 )
 from bot.people.user_settings import Notify
@@ -323,12 +324,13 @@ def _run_lines(row: RunRow) -> list[str]:
     if row.is_group:
         state = state_counts(Counter(one.state for one in row.runs))
         shown = tuple(one for one in row.runs if one.state == "completed")
+    share = max((one.unknown_char_share or 0.0 for one in shown), default=0.0)
     losses = [one.loss_nats for one in shown if one.loss_nats is not None]
-    loss = f" · {figure(fmean(losses))}{_deviation(losses, figure)} {unit_of(run.objective)}" if losses else ""
+    mean = f"{figure(fmean(losses))}{_deviation(losses, figure)}" if losses else ""
+    loss = f" · {mean} {unit_of(run.objective)}{unknown_mark(share)}" if mean else ""
     of_chars = [one.bits_per_char for one in shown if one.bits_per_char is not None]
     bits = ""
     if of_chars:
-        share = max(one.unknown_char_share or 0.0 for one in shown)
         bits = f" · {per_char(fmean(of_chars), share, _deviation(of_chars, figure_per_char))}"
     corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
     return [

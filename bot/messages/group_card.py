@@ -18,6 +18,7 @@ from bot.messages.text import (
     per_char,
     shown_name,
     unit_of,
+    unknown_mark,
     unknown_warning,
     with_unit,
 )
@@ -83,7 +84,8 @@ def _numbers(group: GroupStatus) -> Iterator[str]:
 
 def _spread(group: GroupStatus, loss: Spread, bits: Spread | None) -> str:
     deviation = "" if loss.deviation is None else f" ± {figure(loss.deviation)}"
-    shown = f"**{figure(loss.mean)}{deviation}** {unit_of(group.members[0].objective)}"
+    mark = unknown_mark(group.unknown_char_share)
+    shown = f"**{figure(loss.mean)}{deviation}** {unit_of(group.members[0].objective)}{mark}"
     if bits is None:
         return shown
     deviation = "" if bits.deviation is None else f" ± {figure_per_char(bits.deviation)}"

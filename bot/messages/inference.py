@@ -27,6 +27,7 @@ from bot.messages.text import (
     shown_name,
     shown_perplexity,
     unit_per,
+    unknown_mark,
     unknown_warning,
     utf16_length,
 )
@@ -75,7 +76,8 @@ def score_answer(
     else:
         without = _("{loss} without line ends", loss=f"{mean} {unit_per('token')}")
         figures = _line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)
-        lines = [f"**{figure(score.loss)}** {unit_per('token')} · {figures}", f"{without} · {total}"]
+        mark = unknown_mark(score.unknown_char_share)
+        lines = [f"**{figure(score.loss)}** {unit_per('token')}{mark} · {figures}", f"{without} · {total}"]
     lines += unknown_warning(score.unknown_char_share)
     lines += leak_lines(score.notes)
     is_comparable = score.bits_per_char is not None and not has_unknown_text(score.unknown_char_share)
@@ -236,7 +238,7 @@ def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> d
 
 
 def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:
-    return f"{per_char(bits or 0.0, unknown_char_share)} · {shown_perplexity(perplexity or 0.0)}"
+    return f"{per_char(bits or 0.0, unknown_char_share)} · {shown_perplexity(perplexity or 0.0, unknown_char_share)}"
 
 
 def _surprising_table(summary: Summary) -> str:

@@ -38,7 +38,7 @@ from bot.people.user_settings import current_unit
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.generations import Sample
-from trainer.contracts.runs import Leaks, RunRecord, RunStatus
+from trainer.contracts.runs import Leaks, RunRecord, RunStatus, is_largely_unknown
 from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural, told
@@ -238,7 +238,7 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         + _("epoch {epoch}/{epochs}", epoch=status.epoch, epochs=status.total_epochs)
         + f" · {_('step {step}', step=steps)}",
         f"{_('Loss')} {_loss(status, f'**{figure(status.train_loss)}**', status.train_bits_per_char)}"
-        f" · {shown_perplexity(perplexity(status.train_loss))}  {sparkline(losses)}",
+        f" · {shown_perplexity(perplexity(status.train_loss), status.unknown_char_share)}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
         epoch = "" if status.best_epoch is None else f" ({_('epoch {epoch}', epoch=status.best_epoch)})"
@@ -295,8 +295,11 @@ def _losses(status: RunStatus) -> list[str]:
     """Return the losses of a completed run, that on the test split first."""
     lines = []
     if status.test_loss is not None:
-        test = _loss(status, f"**{figure(status.test_loss)}**", status.bits_per_char)
-        lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
+        share, known = status.unknown_char_share, None if status.baseline is None else status.baseline.known_loss
+        is_hidden = known is not None and is_largely_unknown(share)
+        bits = None if is_hidden else status.bits_per_char
+        test = _("Test {loss}", loss=_loss(status, f"**{figure(status.test_loss)}**", bits))
+        lines.append(test if is_hidden else f"{test} · {shown_perplexity(perplexity(status.test_loss), share)}")
     elif (locked := test_note(status)) is not None:
         lines.append(reader_of_names().note(locked))
     if status.best_val_loss is not None:

@@ -71,30 +71,35 @@ def with_unit(
 ) -> str:
     """Return a written loss with its unit, and with the loss per character if that is known."""
     of_char = "" if bits_per_char is None else f" · {per_char(bits_per_char, unknown_char_share)}"
-    return f"{loss} {unit_of(objective)}{of_char}"
+    return f"{loss} {unit_of(objective)}{unknown_mark(unknown_char_share)}{of_char}"
+
+
+def unknown_mark(unknown_char_share: float | None) -> str:
+    """Return the mark of figures that are too low to compare because of unknown characters; nothing for others."""
+    return " ⚠" if has_unknown_text(unknown_char_share) else ""
 
 
 def per_char(bits: float, unknown_char_share: float | None, deviation: str = "") -> str:
     """Return bits per character in the reader's unit, with a deviation if given; with ⚠ if too low to compare."""
-    mark = " ⚠" if has_unknown_text(unknown_char_share) else ""
-    return f"{figure_per_char(bits)}{deviation} {unit_per('char')}{mark}"
+    return f"{figure_per_char(bits)}{deviation} {unit_per('char')}{unknown_mark(unknown_char_share)}"
 
 
 def percent(share: float) -> str:
     return numeral(share, f".{SHARE_DIGITS}%")
 
 
-def shown_perplexity(number: float) -> str:
-    return _("perplexity {perplexity}", perplexity=numeral(number, f".{PERPLEXITY_DIGITS}f"))
+def shown_perplexity(number: float, unknown_char_share: float | None = None) -> str:
+    shown = numeral(number, f".{PERPLEXITY_DIGITS}f") + unknown_mark(unknown_char_share)
+    return _("perplexity {perplexity}", perplexity=shown)
 
 
 def unknown_warning(unknown_char_share: float | None) -> list[str]:
-    """Warn about figures per character that are too low to compare, because of unknown characters."""
+    """Warn about figures that are too low to compare, because of unknown characters."""
     if unknown_char_share is None or not has_unknown_text(unknown_char_share):
         return []
     return [
         _(
-            "⚠ {share} of the characters are unknown to the tokenizer: figures per character are too low to compare.",
+            "⚠ {share} of the characters are unknown to the tokenizer: figures with ⚠ or (!) are too low to compare.",
             share=percent(unknown_char_share),
         )
     ]

@@ -30,7 +30,7 @@ VIEWS: dict[str, list[tuple[str, *tuple[float, ...]]]] = {
     ],
     f"/runs/{RUN}": [
         ("split\t{unit} per token\t{unit} per character\tperplexity",),
-        ("Training\t{:.3f}\t\t4.48", 1.5),
+        ("Training\t{:.3f}\t–\t4.48", 1.5),
         ("Best validation\t{:.3f} ({:.3f} to {:.3f})\t{:.3f}", 1.75, 1.72, 1.78, 3.5),
         ("Test\t{:.3f}\t{:.3f}\t2.72", 1.0, CHARS),
         ("5-gram: {:.3f} {unit} per character; this model {:.3f} (", BETTER.ngram_bits_per_char * log(2), CHARS),

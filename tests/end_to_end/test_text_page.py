@@ -61,7 +61,7 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
                 browser,
                 ("{:.2f} {unit}\n", whole.nats),
                 ("{Unit} per character\n{:.3f} ⚠", whole.bits_per_char * math.log(2)),
-                ("Mean per token\n{:.3f} {unit}\n", whole.mean_surprisal),
+                ("Mean per token\n{:.3f} {unit} ⚠", whole.mean_surprisal),
                 ("\tSurprisal, {unit}",),
                 ("\t0\t{:.2f}\n", of_first),
                 ("): {:.2f} {unit}", of_first),

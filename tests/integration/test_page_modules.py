@@ -498,6 +498,7 @@ FIGURES = {
     "loss(-0.5)": ("−0.721", "−0.500"),
     "meanOf([1, 2, null, 4], loss)": ("3.366 ± 2.204", "2.333 ± 1.528"),
     "perplexity(2.71828)": ("2.72", "2.72"),
+    "perplexity(2.71828, 0.01)": ("2.72 ⚠ unknown characters", "2.72 ⚠ unknown characters"),
     "withChosenUnit('at step 5 it is 12 nats per token, not 6.91 nats per token')": (
         "at step 5 it is 17 bits per token, not 9.97 bits per token",
         "at step 5 it is 12 nats per token, not 6.91 nats per token",

@@ -34,7 +34,7 @@ AHEAD_OF_CHARACTERS = changed(
     ancestors=("lstm-1",),
 )
 """The model is better than the 5-gram of its tokens, which is better than the unigrams of characters."""
-UNKNOWN = changed(WORSE, unknown_char_share=0.5, known_loss=log(16.0), known_ngram_loss=log(8.0))
+MOSTLY_UNKNOWN = changed(WORSE, unknown_char_share=0.5, known_loss=log(16.0), known_ngram_loss=log(8.0))
 """Of the text half is unknown, and over the other half the model is worse than its 5-gram too."""
 
 BETTER_LINE = "5-gram: 1.813 bits per character; this model 1.500 (-0.313), 95 % interval -0.375 to -0.250"
@@ -51,7 +51,7 @@ AHEAD_LINE = (
     "5-gram of tokens: 1.813 bits per character, unigram of characters 1.875; this model 1.500 (-0.313), 95 % interval"
     " -0.375 to -0.250; counted with the training text of `lstm-1`"
 )
-UNKNOWN_LINE = (
+MOSTLY_UNKNOWN_LINE = (
     "5-gram: 1.250 (!) bits per character; this model 1.500 (!) (+0.250); over known tokens: 5-gram perplexity 8.00,"
     " this model 16.00"
 )

@@ -49,7 +49,7 @@ from trainer.contracts.generations import GenerateRequest, GenerateResponse, Sam
 from trainer.contracts.jobs import WorkerInfo, WorkersState
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.predictions import PredictResponse, Suggestion
-from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
+from trainer.contracts.runs import CorpusRef, KnownFigures, RunRecord, RunStatus
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.queue.run_index import RunEntry, rows_of
@@ -175,6 +175,9 @@ EVALUATION = parse(
         "seq_len": {"min": 1, "p50": 1, "p95": 1, "max": 1},
         "lines": {"nats": [1.0], "tokens": [1], "chars": [1]},
     },
+)
+KNOWN_EVALUATION = changed(
+    EVALUATION, known=KnownFigures(loss=3.0, top1_accuracy=0.125, top5_accuracy=0.25, n_tokens=900)
 )
 MASKED_EVALUATION = changed(EVALUATION, objective="masked_lm", bits_per_char=None, unknown_char_share=None)
 OVERVIEW = CorpusOverview(name="x", bytes=1, lines=1, languages=(), is_ipa=None)

@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Commands, ModelOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_model
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.terminal import Terminal, columns, loss_figures, summary, title_of
+from trainer.commands.terminal import Terminal, columns, loss_figures, summary, title_of, unknown_mark
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
@@ -23,7 +23,7 @@ from trainer.contracts.generations import FinishReason, GenerateRequest, Generat
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.predictions import PredictRequest
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, is_largely_unknown
 from trainer.contracts.segmentation import SegmentRequest
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
@@ -32,7 +32,7 @@ from trainer.data.input_text import read_texts
 from trainer.lab.calls import GET_LATEST_EVALUATION
 from trainer.reports.leak_notes import shares_note
 from trainer.reports.report_text import Reader
-from trainer.reports.run_notes import counting_note, describe_unknown
+from trainer.reports.run_notes import counting_note, describe_unknown, known_note
 from trainer.reports.segmentation_report import segmentation_report
 
 _STDIN = 0
@@ -229,7 +229,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
 
         metrics, effective = with_installation(settings, latest)
         title = f"{title_of(options.run, effective.label)}: {metrics.dataset}"
-        terminal.show(metrics, *_metrics(metrics, title, terminal.unit))
+        terminal.show(metrics, *evaluation_parts(metrics, title, terminal.unit))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
@@ -241,7 +241,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         metrics = (await installation.ask(options.run, request)).measured()
         effective = await installation.effective(options.run)
         title = f"{title_of(options.run, effective.label)}: {options.path or metrics.split}"
-        terminal.show(metrics, *_metrics(metrics, title, terminal.unit))
+        terminal.show(metrics, *evaluation_parts(metrics, title, terminal.unit))
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
@@ -262,9 +262,11 @@ def _segment(options: _SegmentOptions, terminal: Terminal) -> int:
     return with_model(options.run, settings, terminal, segment)
 
 
-def _metrics(metrics: EvalMetrics, title: str, unit: Unit) -> Iterator[Table | Text]:
-    """Yield a table of the metrics, and warnings."""
+def evaluation_parts(metrics: EvalMetrics, title: str, unit: Unit) -> Iterator[Table | Text]:
+    """Yield a table of the metrics of an evaluation, and warnings."""
     unknown = "" if metrics.unknown_share is None else f", {share_number(metrics.unknown_share)} of the text's unknown"
+    share = metrics.unknown_char_share
+    mark = unknown_mark(share)
     lengths, missing = metrics.seq_len, metrics.lines.missing_interval
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
@@ -274,14 +276,20 @@ def _metrics(metrics: EvalMetrics, title: str, unit: Unit) -> Iterator[Table | T
             metrics.bits_per_char,
             unit,
             metrics.objective,
-            metrics.unknown_char_share,
+            share,
             margin_nats=metrics.lines.margin_nats,
+            has_known=metrics.known is not None,
         ),
+        "known tokens": None
+        if metrics.known is None or not mark
+        else Reader(unit).note(known_note(metrics.known)).removeprefix("Over known tokens: "),
         "interval": None if missing is None else Reader(unit).note(missing),
         "counting": None if metrics.baseline is None else Reader(unit).note(counting_note(metrics.baseline)),
-        "unknown": describe_unknown(metrics.unknown_char_share),
+        "unknown": describe_unknown(share),
         "in training": None if metrics.leak is None else f"{Reader(unit).note(shares_note(metrics.leak))} of the text",
-        "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
+        "top-1, top-5": None
+        if metrics.known is not None and is_largely_unknown(share)
+        else f"{metrics.top1_accuracy:.1%}{mark}, {metrics.top5_accuracy:.1%}{mark}",
         "tokens": f"{metrics.n_tokens:,} predicted{unknown}",
         "tokens per line": spread,
         "tokens per character, word": f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}",

@@ -138,7 +138,7 @@ def _group_row(group: GroupStatus, unit: Unit) -> tuple[str, ...]:
         f"{group.status}, {group.n_completed} of {counted(len(group.members), 'run')}",
         group.model_family,
         f"{group.progress:.0f} %",
-        (f"{best} {unit}" if best else "") + (f", {per_char} {unit}/char{mark}" if per_char else ""),
+        (f"{best} {unit}{mark}" if best else "") + (f", {per_char} {unit}/char{mark}" if per_char else ""),
         _counting([one.baseline for one in group.members], unit),
         local_time(group.created_at),
         group.label or "",
@@ -147,8 +147,8 @@ def _group_row(group: GroupStatus, unit: Unit) -> tuple[str, ...]:
 
 def _row(status: RunStatus, unit: Unit) -> tuple[str, ...]:
     loss, bits = status.best_val_loss, status.best_val_bits_per_char
-    best = "" if loss is None else f"{loss_number(loss, unit)} {unit}"
     mark = unknown_mark(status.unknown_char_share)
+    best = "" if loss is None else f"{loss_number(loss, unit)} {unit}{mark}"
     return (
         status.run_id,
         status.status,

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from rich.table import Table
 
-from trainer.commands.terminal import Terminal, loss_figures, summary
+from trainer.commands.terminal import Terminal, loss_figures, summary, unknown_mark
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.reports import Note
@@ -161,11 +161,13 @@ def summary_of(response: ScoreResponse, title: str, unit: Unit) -> Table:
     """Return the figures of a text as a table for people."""
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
     bits, share = response.bits_per_byte, response.unknown_char_share
-    per_byte = "" if bits is None else f", {per_char_number(bits, unit)} {unit} per byte with line ends"
+    mark = unknown_mark(share)
+    per_byte = "" if bits is None else f", {per_char_number(bits, unit)} {unit} per byte with line ends{mark}"
+    mean = f"{loss_number(response.mean_surprisal or 0.0, unit)} {unit} per {masked}token of the text"
     rows = {
         "loss": loss_figures(response.loss, response.bits_per_char, unit, unknown_char_share=share),
         "unknown": describe_unknown(share),
-        "mean surprisal": f"{loss_number(response.mean_surprisal or 0.0, unit)} {unit} per {masked}token of the text",
+        "mean surprisal": f"{mean}{mark}",
         "total": f"{surprisal_number(response.totals.nats, unit)} {unit}{per_byte}",
         "tokens, unknown": f"{response.totals.n_scored}, {response.totals.unk_count}",
     }

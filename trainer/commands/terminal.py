@@ -303,22 +303,29 @@ def loss_figures(
     unknown_char_share: float | None = None,
     *,
     margin_nats: float | None = None,
+    has_known: bool = False,
 ) -> str | None:
     """Return a loss per token and per character, with its perplexity; None without a loss.
 
-    The margin is half the width of the 95 % interval of the loss. A mark shows losses per character that are too low to
-    compare, which `describe_unknown` explains.
+    The margin is half the width of the 95 % interval of the loss. A mark shows figures that are too low to compare,
+    which `describe_unknown` explains. With figures over known tokens elsewhere, those of text that is largely unknown
+    are left out.
     """
+    from trainer.contracts.runs import is_largely_unknown
     from trainer.contracts.units import perplexity
 
     if loss_nats is None:
         return None
     mark = unknown_mark(unknown_char_share)
-    per_char = "" if bits_per_char is None else f", {per_char_number(bits_per_char, unit)} {unit} per character{mark}"
+    is_hidden = has_known and is_largely_unknown(unknown_char_share)
+    per_char = ""
+    if bits_per_char is not None and not is_hidden:
+        per_char = f", {per_char_number(bits_per_char, unit)} {unit} per character{mark}"
     token = "token" if objective == "causal_lm" else "masked token"
     margin = "" if margin_nats is None else f" ± {loss_number(margin_nats, unit)} (95 %)"
     loss = f"{loss_number(loss_nats, unit)}{margin} {unit} per {token}"
-    return f"{loss}{per_char}, perplexity {perplexity_number(perplexity(loss_nats))}"
+    shown = "" if is_hidden else f", perplexity {perplexity_number(perplexity(loss_nats))}{mark}"
+    return f"{loss}{mark}{per_char}{shown}"
 
 
 def _in_words(problem: FieldProblem) -> str:
@@ -333,10 +340,11 @@ def _figures(status: RunStatus, unit: Unit) -> str:
     if status.train_loss is None or status.status in ("queued", "paused"):
         return status.message
     share, val_loss = status.unknown_char_share, status.val_loss
-    loss = f"{loss_number(status.train_loss, unit)} {unit}{_per_char(status.train_bits_per_char, unit, share)}"
+    mark = unknown_mark(share)
+    loss = f"{loss_number(status.train_loss, unit)} {unit}{mark}{_per_char(status.train_bits_per_char, unit, share)}"
     validation = ""
     if val_loss is not None:
-        validation = f", val {loss_number(val_loss, unit)}{_per_char(status.val_bits_per_char, unit, share)}"
+        validation = f", val {loss_number(val_loss, unit)}{mark}{_per_char(status.val_bits_per_char, unit, share)}"
     left = "" if status.eta_seconds is None else f", ETA {timedelta(seconds=round(status.eta_seconds))}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
     return f"{epoch}, loss {loss}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
@@ -349,7 +357,7 @@ def _per_char(bits_per_char: float | None, unit: Unit, unknown_char_share: float
 
 
 def unknown_mark(unknown_char_share: float | None) -> str:
-    """Return the mark of losses per character that are too low to compare; nothing for other ones."""
+    """Return the mark of figures that are too low to compare; nothing for other ones."""
     from trainer.contracts.runs import has_unknown_text
 
     return " (!)" if has_unknown_text(unknown_char_share) else ""

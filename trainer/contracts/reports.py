@@ -107,6 +107,8 @@ class Estimate(Frozen):
     """Items that are neither right nor wrong."""
     is_own: bool = False
     """True for a model on its own language, which tables mark."""
+    is_marked: bool = False
+    """True for a figure that is too low to compare, because of unknown tokens: (!) stands behind it."""
 
 
 class Link(Frozen):

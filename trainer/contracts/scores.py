@@ -209,7 +209,7 @@ class ScoreResponse(Response):
     unknown_chars: int | None = None
     """Characters of the scored tokens that the tokenizer does not know."""
     unknown_char_share: float | None = None
-    """Their share of `n_chars`; above 0.001, `bits_per_char` is too low to compare."""
+    """Their share of `n_chars`; above 0.001, figures are too low to compare."""
     unit: Literal["nats"] = "nats"
     method: ScoringMethod = "causal"
     """The context of a surprisal: the tokens before it, or all other tokens of its line."""

@@ -9,7 +9,7 @@ from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.environment import Environment
 from trainer.contracts.looks import LookCount
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import RunManifest, has_unknown_text
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.training_options import one_line
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, loss_number
@@ -18,7 +18,7 @@ from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 from trainer.reports.leak_notes import leak_warnings, shares_note
 from trainer.reports.report_text import Reader
-from trainer.reports.run_notes import counting_note, describe_unknown, looks_note
+from trainer.reports.run_notes import counting_note, describe_unknown, known_note, looks_note
 
 FolderFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
@@ -269,14 +269,17 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
+    mark = " (!)" if has_unknown_text(manifest.unknown_char_share) else ""
+    known = None if tested is None or not mark else tested.known
     measured: tuple[tuple[str, float | str | None, str], ...] = (
-        ("training loss", _loss(metrics.train, per), "{}"),
+        ("training loss", _loss(metrics.train, per), f"{{}}{mark}"),
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
-        ("validation loss", _loss(metrics.best, per, metrics.best_margin), "{}"),
-        ("validation", metrics.best_bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
-        ("test loss", _loss(metrics.test, per, None if tested is None else tested.lines.margin_nats), "{}"),
-        ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
-        ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
+        ("validation loss", _loss(metrics.best, per, metrics.best_margin), f"{{}}{mark}"),
+        ("validation", metrics.best_bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character{mark}"),
+        ("test loss", _loss(metrics.test, per, None if tested is None else tested.lines.margin_nats), f"{{}}{mark}"),
+        ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}{mark}"),
+        ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character{mark}"),
+        ("test of known tokens", None if known is None else _BITS.note(known_note(known)), "{}"),
         ("looks", None if manifest.test_looks is None else _looks(manifest, manifest.test_looks), "{}"),
         (
             "counting",

@@ -81,6 +81,8 @@ class PageTables(Frozen):
     corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)
 
     max_unknown_char_share: float = MAX_UNKNOWN_CHAR_SHARE
+    marked_forms: tuple[Form, ...] = ("loss", "per_char", "perplexity")
+    """The forms of numbers that are too low to compare where more of the characters are unknown."""
     loss_digits: int = LOSS_DIGITS
     surprisal_digits: int = SURPRISAL_DIGITS
     perplexity_digits: int = PERPLEXITY_DIGITS

@@ -23,7 +23,15 @@ from trainer.contracts.intervals import (
 from trainer.contracts.looks import LookCount
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.reports import Note, Quantity, counted_note, note
-from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text, settings_of
+from trainer.contracts.runs import (
+    EffectiveRequest,
+    EvalSummary,
+    KnownFigures,
+    Leak,
+    RunManifest,
+    has_unknown_text,
+    settings_of,
+)
 from trainer.reports.leak_notes import leak_notes, split_note, training_text_note
 from trainer.reports.run_notes import SEEDLESS, looks_note
 from trainer.reports.seed_differences import Basis, SeedDifference, described, seed_difference
@@ -111,6 +119,10 @@ class ComparedRun(Figures):
     """Bits per character of the stronger n-gram of its training text; None on another text than its splits."""
     baseline: Baseline | None = None
     """Counting on the split beside the run, or beside the mean of the group; None where it was not counted."""
+    unknown_char_share: float | None = None
+    """Share of unknown characters, of a group the largest one; above 0.001, figures are too low to compare."""
+    known: KnownFigures | None = None
+    """The figures over known tokens; None for a group, and of earlier versions."""
     deviations: Figures | None = None
     """Standard deviations (n - 1) over the runs of a group; None for one run."""
     label: str | None
@@ -328,6 +340,8 @@ def _row(one: Measured) -> ComparedRun:
         "n_runs": len(runs),
         "ngram_bits_per_char": _ngram_bits(runs),
         "baseline": _baseline(runs),
+        "unknown_char_share": max(map(_unknown_share, runs)),
+        "known": runs[0].summary.known if len(runs) == 1 else None,
         "deviations": deviations,
         "label": effective.label,
         "model": model_name(effective.model),

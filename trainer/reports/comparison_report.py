@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from trainer.contracts.base import changed
 from trainer.contracts.reports import (
     Cell,
     Column,
@@ -17,9 +18,10 @@ from trainer.contracts.reports import (
     note,
     section,
 )
-from trainer.reports.comparison import Against, Comparison, Figures
+from trainer.contracts.runs import has_unknown_text, is_largely_unknown
+from trainer.reports.comparison import Against, ComparedRun, Comparison, Figures
 from trainer.reports.names import name_of_model, named, run_names
-from trainer.reports.run_notes import counting_of_several
+from trainer.reports.run_notes import counting_of_several, known_note, shown_figure
 
 _MAX_SETTING_CHARACTERS = 40
 _METRICS: Sequence[tuple[str, Column, Form]] = (
@@ -99,6 +101,9 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
     yield from counting_of_several(
         {names[run.run_id]: run.baseline for run in comparison.runs if run.baseline is not None}
     )
+    for run in comparison.runs:
+        if run.known is not None and is_largely_unknown(run.unknown_char_share):
+            yield note("{run}: {text}", run=names[run.run_id], text=known_note(run.known))
     yield from comparison.notes
 
 
@@ -123,7 +128,8 @@ def _metrics(comparison: Comparison) -> Iterator[Table]:
         rows=tuple(
             (
                 Link(text=names[run.run_id], address=f"runs/{run.run_id.split('@')[0]}"),
-                *(run.run_id, run.model, *_cells(run, run.deviations), run.ngram_bits_per_char),
+                *(run.run_id, run.model, *_figures(run)),
+                shown_figure(run.ngram_bits_per_char, run.unknown_char_share, has_known=run.known is not None),
             )
             for run in comparison.runs
         ),
@@ -146,6 +152,21 @@ def _cells(figures: Figures, deviations: Figures | None = None) -> Iterator[Cell
         value: float | None = getattr(figures, name)
         deviation: float | None = getattr(deviations, name, None)
         yield value if value is None or deviation is None else Estimate(value=value, deviation=deviation)
+
+
+def _figures(run: ComparedRun) -> Iterator[Cell]:
+    """Yield the figures of a run, marked or left out where unknown tokens make them too low."""
+    share = run.unknown_char_share
+    for (name, _, _), cell in zip(_METRICS, _cells(run, run.deviations), strict=True):
+        is_hidden = name != "loss" and run.known is not None and is_largely_unknown(share)
+        if name in ("params", "tokens_per_second") or cell is None or not has_unknown_text(share):
+            yield cell
+        elif is_hidden:
+            yield None
+        elif isinstance(cell, Estimate):
+            yield changed(cell, is_marked=True)
+        elif isinstance(cell, float):
+            yield Estimate(value=cell, is_marked=True)
 
 
 def _settings(comparison: Comparison) -> list[Part]:

@@ -43,7 +43,7 @@ from trainer.reports.experiment_tables import (
     pair_seeds,
 )
 from trainer.reports.leak_notes import unit_leak_notes
-from trainer.reports.run_notes import stronger_note
+from trainer.reports.run_notes import shown_figure, stronger_note
 
 _KINDS: Mapping[TextKind, str] = {
     "passages": "the passages",
@@ -363,12 +363,16 @@ def perplexity_table(result: ExperimentResult, model: str, kind: TextKind, mode:
 
 def _counting(result: ExperimentResult) -> Iterator[Part]:
     """Yield the losses of the trained models beside those of counting in their training text, and what to do."""
+    figures = [
+        (one, (one.baseline.bits_per_char, one.baseline.counted_bits_per_char, one.baseline.difference))
+        for one in result.baselines
+    ]
     rows = tuple(
         (
-            *(one.model, one.language, stronger_note(one.baseline), one.baseline.bits_per_char),
-            *(one.baseline.counted_bits_per_char, one.baseline.difference),
+            *(one.model, one.language, stronger_note(one.baseline)),
+            *(shown_figure(each, one.baseline.unknown_char_share, has_known=False) for each in of_one),
         )
-        for one in result.baselines
+        for one, of_one in figures
     )
     if not rows:
         return

@@ -6,8 +6,8 @@ from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.reports.run_notes import SEEDLESS, counting_notes, test_note, unknown_note
-from trainer.reports.run_report import marked_per_char, named_state
+from trainer.reports.run_notes import SEEDLESS, counting_notes, marked, shown_figure, test_note, unknown_note
+from trainer.reports.run_report import named_state
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
     "test_loss": ("test, {unit} per token", "loss"),
@@ -37,7 +37,7 @@ def _spreads(group: GroupStatus) -> Sequence[Table]:
     rows: list[tuple[Cell, ...]] = []
     for name, (title, form) in GROUP_NUMBERS.items():
         if name in group.numbers:
-            rows.append((note(title), *spread_cells(group.numbers[name], form)))
+            rows.append((note(title), *spread_cells(group.numbers[name], form, group.unknown_char_share)))
     columns = (column(""), column("mean"), column("deviation"), column("95 % interval"), column("range"))
     about = note(
         "Numbers of the completed runs ({count} of {all}); intervals over other seeds, not over other lines",
@@ -47,7 +47,7 @@ def _spreads(group: GroupStatus) -> Sequence[Table]:
     return [Table(name="numbers", title=about, columns=columns, rows=tuple(rows))] if rows else []
 
 
-def spread_cells(found: Spread, form: Form) -> tuple[Note | None, ...]:
+def spread_cells(found: Spread, form: Form, unknown_char_share: float | None = None) -> tuple[Note | None, ...]:
     """Return mean, deviation, 95 % interval and range of a number; None for what is not known."""
 
     def valued(number: float | None) -> Note | None:
@@ -57,7 +57,7 @@ def spread_cells(found: Spread, form: Form) -> tuple[Note | None, ...]:
         first, last = valued(low), valued(high)
         return None if first is None or last is None else note("{low} to {high}", low=first, high=last)
 
-    mean, deviation = valued(found.mean), valued(found.deviation)
+    mean, deviation = marked(number_note(found.mean, form), unknown_char_share), valued(found.deviation)
     return mean, deviation, ends(found.low, found.high), ends(found.minimum, found.maximum)
 
 
@@ -69,12 +69,15 @@ def _runs(members: Sequence[RunStatus]) -> Table:
         column("progress", "percent"),
         column("best validation, {unit} per token", "loss"),
         column("test, {unit} per token", "loss"),
-        column("test, {unit} per character", is_detail=True),
+        column("test, {unit} per character", "per_char", is_detail=True),
     )
     rows = tuple(
         (
             *(Link(text=one.run_id, address=f"runs/{one.run_id}"), f"{one.seed}", one.status, one.progress),
-            *(one.best_val_loss, one.test_loss, marked_per_char(one.bits_per_char, one.unknown_char_share)),
+            *(
+                shown_figure(figure, one.unknown_char_share, has_known=False)
+                for figure in (one.best_val_loss, one.test_loss, one.bits_per_char)
+            ),
         )
         for one in members
     )

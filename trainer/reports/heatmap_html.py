@@ -64,10 +64,11 @@ def _figures(score: ScoreResponse, unit: Unit) -> str:
     figures = [f"{in_total}, {loss_number(mean, unit)} per token of {totals.n_scored:,}"]
     if score.bits_per_char is not None and score.bits_per_byte is not None:
         per_char, per_byte = (per_char_number(bits, unit) for bits in (score.bits_per_char, score.bits_per_byte))
-        figures.append(f"{per_char} {unit} per character, {per_byte} per byte, with line ends")
+        mark = " (!)" if has_unknown_text(score.unknown_char_share) else ""
+        figures.append(f"{per_char} {unit} per character{mark}, {per_byte} per byte{mark}, with line ends")
     figures.append(counted(totals.unknown_chars, "unknown character"))
     if has_unknown_text(score.unknown_char_share):
-        figures.append("⚠ figures per character are too low to compare")
+        figures.append("⚠ figures are too low to compare")
     return " · ".join(figures)
 
 

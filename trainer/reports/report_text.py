@@ -142,6 +142,7 @@ class Reader(NamedTuple):
     def _estimate(self, one: Estimate, column: Column) -> str:
         """Return the parts of an estimate that a column shows."""
         value = MISSING if one.value is None else self.number(one.value, column.form)
+        value += " (!)" if one.is_marked else ""
         if column.shows == "value" or (self.is_brief and column.shows == "all"):
             return value
         ends = None if one.low is None or one.high is None else self._ends(one.low, one.high, column.form)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.looks import LookCount
-from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
-from trainer.contracts.runs import RunStatus, has_unknown_text, is_largely_unknown
+from trainer.contracts.reports import Cell, Estimate, Note, Quantity, counted_note, joined, note
+from trainer.contracts.runs import KnownFigures, RunStatus, has_unknown_text, is_largely_unknown
 from trainer.contracts.units import perplexity
 from trainer.reports.report_text import ENGLISH
 
@@ -27,11 +27,13 @@ def stronger_note(baseline: Baseline) -> Note:
     return note("{ngram} of tokens", ngram=ngram_note(baseline))
 
 
-def counted_rows(baseline: Baseline) -> Iterator[tuple[Note, float | None, float]]:
+def counted_rows(baseline: Baseline) -> Iterator[tuple[Note, Cell, Cell]]:
     """Yield the name, the loss per token and the bits per character of each n-gram."""
     characters, ngram = baseline.characters, ngram_note(baseline)
     name = ngram if characters is None else note("{ngram} of tokens", ngram=ngram)
-    yield name, baseline.ngram_loss, baseline.ngram_bits_per_char
+    figures = baseline.ngram_loss, baseline.ngram_bits_per_char
+    loss, bits = (shown_figure(one, baseline.unknown_char_share, has_known=False) for one in figures)
+    yield name, loss, bits
     if characters is not None:
         yield note("{ngram} of characters", ngram=_ngram(characters.order)), None, characters.bits_per_char
 
@@ -149,11 +151,32 @@ def looks_note(looks: LookCount) -> Note:
 
 
 def unknown_note(unknown_char_share: float) -> Note:
-    """Return the share of unknown characters, with a warning if it is too large to compare numbers per character."""
+    """Return the share of unknown characters, with a warning if it is too large to compare figures."""
     share = Quantity(value=unknown_char_share, form="share")
     if has_unknown_text(unknown_char_share):
-        return note("{share} of the characters; (!) figures per character are too low to compare", share=share)
+        return note("{share} of the characters; (!) figures are too low to compare", share=share)
     return note("{share} of the characters", share=share)
+
+
+def known_note(known: KnownFigures) -> Note:
+    """Return the figures over known tokens."""
+    return note(
+        "Over known tokens: {loss} {unit} per token, perplexity {perplexity}, top-1 {top1}, top-5 {top5}",
+        loss=Quantity(value=known.loss, form="loss"),
+        perplexity=_perplexity(known.loss),
+        top1=Quantity(value=known.top1_accuracy, form="share"),
+        top5=Quantity(value=known.top5_accuracy, form="share"),
+    )
+
+
+def shown_figure(value: float | None, unknown_char_share: float | None, *, has_known: bool) -> Cell:
+    """Return a figure, marked where unknown tokens make it too low to compare.
+
+    None where most of it is that, and there is one over known tokens in its place.
+    """
+    if value is None or (has_known and is_largely_unknown(unknown_char_share)):
+        return None
+    return Estimate(value=value, is_marked=True) if has_unknown_text(unknown_char_share) else value
 
 
 def describe_unknown(unknown_char_share: float | None) -> str | None:

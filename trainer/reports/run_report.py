@@ -11,7 +11,6 @@ from trainer.contracts.reports import (
     Form,
     Note,
     Part,
-    Quantity,
     Report,
     Table,
     column,
@@ -22,7 +21,7 @@ from trainer.contracts.reports import (
 )
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.units import perplexity
-from trainer.reports.run_notes import counting_note, test_note, unknown_note
+from trainer.reports.run_notes import counting_note, shown_figure, test_note, unknown_note
 
 
 class RunField(NamedTuple):
@@ -80,14 +79,6 @@ def _best_epoch(run: RunStatus) -> Cell:
     parts += [note(": the weights of the parent")] if run.best_epoch == 0 else []
     parts += [note(", stopped early")] if run.early_stopped else []
     return joined(parts)
-
-
-def marked_per_char(bits: float | None, unknown_char_share: float | None) -> Note | None:
-    """Return bits per character, with a mark if they are too low to compare."""
-    if bits is None:
-        return None
-    value = Quantity(value=bits, form="per_char")
-    return note("{value} (!)" if has_unknown_text(unknown_char_share) else "{value}", value=value)
 
 
 def _memory(run: RunStatus) -> Cell:
@@ -222,22 +213,29 @@ def _losses(run: RunStatus) -> list[Part]:
     names = {name for one in RUN_LOSSES for name in (one.loss, one.bits_per_char, one.margin) if name is not None}
     values: dict[str, float | None] = run.model_dump(include=names)
     rows: list[tuple[Cell, ...]] = []
+    share, known = run.unknown_char_share, None if run.baseline is None else run.baseline.known_loss
     for one in RUN_LOSSES:
         loss, bits = values[one.loss], values[one.bits_per_char]
         margin = None if one.margin is None else values[one.margin]
         if loss is not None:
             low, high = (None, None) if margin is None else (loss - margin, loss + margin)
-            per_char = marked_per_char(bits, run.unknown_char_share) or ""
-            rows.append((note(one.title), Estimate(value=loss, low=low, high=high), per_char, perplexity(loss)))
+            mean = Estimate(value=loss, low=low, high=high, is_marked=has_unknown_text(share))
+            per_char, shown = (
+                shown_figure(figure, share, has_known=known is not None) for figure in (bits, perplexity(loss))
+            )
+            rows.append((note(one.title), mean, per_char, shown))
         elif one.loss == "train_loss" and run.status == "completed":
             rows.append((note(one.title), note("– (shorter than an epoch)"), "", ""))
+    if known is not None and has_unknown_text(share):
+        title = note("Test, known tokens") if run.test_loss is not None else note("Best validation, known tokens")
+        rows.append((title, known, None, perplexity(known)))
     columns = [
         column("split"),
         column("{unit} per token" if run.objective == "causal_lm" else "{unit} per masked token", "loss"),
-        column("{unit} per character"),
+        column("{unit} per character", "per_char"),
         column("perplexity", "perplexity"),
     ]
-    if not any(row[2] for row in rows):  # a masked model
+    if not any(row[2] for row in rows):  # a masked model, or text that is largely unknown
         columns, rows = [*columns[:2], columns[3]], [(*row[:2], row[3]) for row in rows]
     caption = note(
         "Losses{intervals}", intervals=note(", with 95 % intervals over the lines of the split where they are known")

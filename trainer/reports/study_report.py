@@ -16,7 +16,7 @@ from trainer.contracts.reports import (
     note,
     section,
 )
-from trainer.contracts.runs import MAX_UNKNOWN_CHAR_SHARE, flat
+from trainer.contracts.runs import MAX_UNKNOWN_CHAR_SHARE, flat, has_unknown_text
 from trainer.contracts.studies import (
     SMALLEST_DIFFERENCE,
     LossEstimate,
@@ -28,7 +28,7 @@ from trainer.contracts.studies import (
     Trial,
     equal_settings,
 )
-from trainer.reports.run_notes import counted_rows, counting_notes, looks_note, ngram_note
+from trainer.reports.run_notes import counted_rows, counting_notes, looks_note
 
 _INTERVALS = note(", with 95 % intervals over lines and seeds")
 
@@ -131,10 +131,7 @@ def _without_changes(result: StudyResult, request: StudyRequest) -> Iterator[Not
 
 def _unknown(result: StudyResult) -> Iterator[Note]:
     """Yield which settings have other shares of unknown characters than the winner, and so other losses."""
-    shares: dict[int, float] = {}
-    for trial in result.trials:
-        if trial.status == "completed":
-            shares[trial.variant] = max(shares.get(trial.variant, 0.0), trial.unknown)
+    shares = _shares(result)
     of_winner = shares.get(result.winner.number, 0.0)
     if of_winner:
         yield note(
@@ -153,10 +150,19 @@ def _unknown(result: StudyResult) -> Iterator[Note]:
         )
 
 
+def _shares(result: StudyResult) -> dict[int, float]:
+    """Return the largest share of unknown characters of each setting with completed trainings."""
+    shares: dict[int, float] = {}
+    for trial in result.trials:
+        if trial.status == "completed":
+            shares[trial.variant] = max(shares.get(trial.variant, 0.0), trial.unknown)
+    return shares
+
+
 def _test(result: StudyResult, test: StudyTest) -> Table:
-    baseline = test.baseline
+    baseline, unknown = test.baseline, _shares(result).get(result.winner.number, 0.0)
     rows: list[tuple[Cell, ...]] = [
-        (result.winner.name, _estimate(test.test_loss), _estimate(test.bits_per_char)),
+        (result.winner.name, _estimate(test.test_loss, unknown), _estimate(test.bits_per_char, unknown)),
     ]
     if baseline is not None:
         rows += counted_rows(baseline)
@@ -167,13 +173,16 @@ def _test(result: StudyResult, test: StudyTest) -> Table:
 
 
 def _finalists(result: StudyResult) -> Iterator[Part]:
-    is_causal = result.objective == "causal_lm"
+    is_causal, shares = result.objective == "causal_lm", _shares(result)
     columns = [
         *(column("setting"), column("trainings", "count"), column("failed", "count")),
         *(column("{unit} per token", "loss"), column("{unit} per character", "per_char")),
     ]
     rows: list[tuple[Cell, ...]] = [
-        (one.name, one.n_completed, one.n_lost, _estimate(one.val_loss), _estimate(one.val_bits_per_char))
+        (
+            *(one.name, one.n_completed, one.n_lost),
+            *(_estimate(each, shares.get(one.variant, 0.0)) for each in (one.val_loss, one.val_bits_per_char)),
+        )
         for one in result.finalists
     ]
     is_compared = any(one.winner_difference is not None for one in result.finalists)
@@ -233,5 +242,8 @@ def _reason(trial: Trial) -> Cell:
     return trial.reason
 
 
-def _estimate(found: LossEstimate | None) -> Estimate | None:
-    return None if found is None else Estimate(value=found.value, low=found.low, high=found.high)
+def _estimate(found: LossEstimate | None, unknown: float) -> Estimate | None:
+    """Return a loss, marked where unknown characters make it too low to compare."""
+    if found is None:
+        return None
+    return Estimate(value=found.value, low=found.low, high=found.high, is_marked=has_unknown_text(unknown))

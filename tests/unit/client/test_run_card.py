@@ -6,11 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.baselines import WORSE, WORSE_LINE, WORSE_WARNING
+from tests.support.baselines import MOSTLY_UNKNOWN, WORSE, WORSE_LINE, WORSE_WARNING
 from trainer.client.run_card import Bundle, LossCurves, RunCard, RunSnapshot
 from trainer.config.validation import parse
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
+from trainer.reports.report_text import Reader, plain_lines, rows_of
+from trainer.reports.run_report import run_report
 
 RUN = "char_lstm-20261126-0123abcd"
 HOSTILE = '<script>alert(1)</script> & "a\'b"'
@@ -54,6 +57,32 @@ def test_card__has_state_progress_losses_and_curves() -> None:
     train, validation = (line.get("points") for line in page.iter("polyline"))
     # 312 x 88 within a margin of 4: steps 0 to 100 from left to right, losses 2 to 4 from bottom to top
     assert (train, validation) == ("4.0,4.0 160.0,48.0 316.0,92.0", "316.0,70.0")
+
+
+@pytest.mark.parametrize(
+    ("share", "baseline", "rows"),
+    [
+        (0.001, WORSE, [["Training", "2.885", "4.000", "7.39"], ["Test", "1.443", "1.500", "2.72"]]),
+        (
+            0.5,
+            WORSE,
+            [["Training", "2.885 (!)", "4.000 (!)", "7.39 (!)"], ["Test", "1.443 (!)", "1.500 (!)", "2.72 (!)"]],
+        ),
+        (
+            0.5,
+            MOSTLY_UNKNOWN,
+            [["Training", "2.885 (!)", "–"], ["Test", "1.443 (!)", "–"], ["Test, known tokens", "4.000", "16.00"]],
+        ),
+    ],
+    ids=["known", "of an earlier version", "unknown"],
+)
+def test_unknown_tokens__mark_all_losses_of_a_run(share: float, baseline: Baseline, rows: list[list[str]]) -> None:
+    figures: dict[str, object] = {"train_bits_per_char": 4.0, "val_loss": None, "test_loss": 1.0, "bits_per_char": 1.5}
+    run = status(status="completed", unknown_char_share=share, baseline=baseline, **figures)
+    [losses] = [table for table in run_report(run).tables() if table.name == "losses"]
+    assert rows_of(losses, Reader("bits"))[1:] == rows
+    validated = run_report(status(unknown_char_share=share, baseline=MOSTLY_UNKNOWN, best_val_loss=1.0))
+    assert ("Best validation, known tokens" in "".join(plain_lines(validated))) == (share == 0.5)
 
 
 def test_card__compares_a_completed_run_with_counting() -> None:

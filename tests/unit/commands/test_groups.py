@@ -32,7 +32,7 @@ def test_group_with_unknown_text__has_a_warning(tmp_path: Path, capsys: pytest.C
     runs = [story.start().complete().follower().status for story in group_stories(tmp_path)]
     group = group_status(GROUP, [changed(run, unknown_char_share=0.5) for run in runs])
     show_group(group, Terminal(as_json=False))
-    assert "50.0% of the characters; (!) figures per character are too low" in capsys.readouterr().out
+    assert "50.0% of the characters; (!) figures are too low" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("family", ["ngram", "lstm"])

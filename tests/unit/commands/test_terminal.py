@@ -31,16 +31,19 @@ def waiting_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStatu
     return RunStore(tmp_path).create(record()).follow().refresh()
 
 
-def test_unknown_characters__mark_the_loss_per_character() -> None:
-    figures = "0.500 nats per token, 0.623 nats per character{}, perplexity 1.65"
+def test_unknown_characters__mark_all_figures() -> None:
+    figures = "0.500 nats per token, 0.623 nats per character, perplexity 1.65"
+    marked = "0.500 nats per token (!), 0.623 nats per character (!), perplexity 1.65 (!)"
     for share, shown in ((None, None), (0.0, "0.0% of the characters"), (0.001, "0.1% of the characters")):
-        assert loss_figures(0.5, 0.899, "nats", unknown_char_share=share) == figures.format("")
+        assert loss_figures(0.5, 0.899, "nats", unknown_char_share=share) == figures
         assert describe_unknown(share) == shown
-    assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.845) == figures.format(" (!)")
+    assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.845) == marked
+    assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.05, has_known=True) == marked
+    assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.051, has_known=True) == "0.500 nats per token (!)"
     with_margin = "0.721 ± 0.018 (95 %) bits per token, 0.899 bits per character, perplexity 1.65"
     assert loss_figures(0.5, 0.899, "bits", margin_nats=0.0123) == with_margin
     assert loss_figures(None, None, "bits") is None
-    assert describe_unknown(0.845) == "84.5% of the characters; (!) figures per character are too low to compare"
+    assert describe_unknown(0.845) == "84.5% of the characters; (!) figures are too low to compare"
 
 
 HOSTILE = "a\x1b]0;OWNED\x07b\u202ec\x9b31m\x7f\u2066d\u2028e\r"
@@ -94,8 +97,8 @@ def test_progress__shows_losses_and_marks_unknown_text(
     bits = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
     rest = ", 1,235 tokens/s, ETA 0:01:05"
     for status, losses in (
-        (training, "loss 3.607 bits"),
-        (changed(training, **bits), f"loss 3.607 bits (3.607/char{mark}), val 3.246 (3.246/char{mark})"),
+        (training, f"loss 3.607 bits{mark}"),
+        (changed(training, **bits), f"loss 3.607 bits{mark} (3.607/char{mark}), val 3.246{mark} (3.246/char{mark})"),
     ):
         terminal = Terminal(as_json=False)
         terminal.progress(waiting)

@@ -9,10 +9,10 @@ from tests.support.baselines import (
     BEHIND_LINE,
     BETTER,
     BETTER_LINE,
+    MOSTLY_UNKNOWN,
+    MOSTLY_UNKNOWN_LINE,
     UNCLEAR,
     UNCLEAR_LINE,
-    UNKNOWN,
-    UNKNOWN_LINE,
     WORSE,
     WORSE_LINE,
     WORSE_WARNING,
@@ -34,8 +34,12 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
         (changed(UNCLEAR, has_leak=True), UNCLEAR_LINE, ()),
         (BEHIND_CHARACTERS, BEHIND_LINE, (WORSE_WARNING,)),
         (AHEAD_OF_CHARACTERS, AHEAD_LINE, ()),
-        (UNKNOWN, UNKNOWN_LINE, (WORSE_WARNING,)),
-        (changed(UNKNOWN, unknown_char_share=0.05), UNKNOWN_LINE.split("; over known")[0], (WORSE_WARNING,)),
+        (MOSTLY_UNKNOWN, MOSTLY_UNKNOWN_LINE, (WORSE_WARNING,)),
+        (
+            changed(MOSTLY_UNKNOWN, unknown_char_share=0.05),
+            MOSTLY_UNKNOWN_LINE.split("; over known")[0],
+            (WORSE_WARNING,),
+        ),
     ],
 )
 def test_baseline__is_one_line_and_a_warning_with_what_to_do(
@@ -63,6 +67,7 @@ def test_verdict__is_clear_only_where_the_interval_excludes_zero(
 
 
 def test_runs_over_seeds__have_the_mean_of_their_known_losses() -> None:
-    other = changed(UNKNOWN, bits_per_char=2.5, known_loss=None)
-    assert mean_baseline([UNKNOWN, changed(UNKNOWN, known_loss=1.0)]).known_loss == ((UNKNOWN.known_loss or 0) + 1) / 2
-    assert (mean_baseline([UNKNOWN, other]).known_loss, mean_baseline([UNKNOWN, other]).bits_per_char) == (None, 2.0)
+    one, two = changed(MOSTLY_UNKNOWN, known_loss=1.0), changed(MOSTLY_UNKNOWN, known_loss=2.0, bits_per_char=2.5)
+    mean = mean_baseline([one, two])
+    assert (mean.known_loss, mean.bits_per_char) == (1.5, 2.0)
+    assert mean_baseline([one, changed(two, known_loss=None)]).known_loss is None

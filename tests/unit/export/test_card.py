@@ -15,6 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, UNCLEAR_LINE, WORSE, WORSE_LINE, WORSE_WARNING
 from tests.support.families import MASKED
 from tests.support.finished_runs import finished_run
+from tests.support.measured_runs import SUMMARY
 from tests.support.properties import for_all
 from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -23,7 +24,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.looks import LookCount
-from trainer.contracts.runs import EvalSummary, Leak
+from trainer.contracts.runs import DataFacts, EvalSummary, KnownFigures, Leak, SplitSizes
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.training_options import Provenance
 from trainer.export.card import CardFormat, FolderFormat, Publication, model_card
@@ -194,6 +195,21 @@ def test_card__compares_the_model_with_counting(baseline: Baseline, text: str, t
     assert f"| counting | {UNCLEAR_LINE}. " in without_test
     other_weights = model_card(manifest, tokenizer, "hf", None, 500)
     assert "counting" not in other_weights, "the numbers at the end are not those of a checkpoint"
+
+
+def test_card__marks_all_losses_of_unknown_text(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gpt2")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    clean = model_card(manifest, tokenizer, "hf", None)
+    assert "(!)" not in clean
+    half = SplitSizes(lines=1, chars=8, tokens=8, unknown_chars=4)
+    data = DataFacts(corpus=manifest.effective.corpus, train=half, validation=half, test=None)
+    known = KnownFigures(loss=3.0, top1_accuracy=0.125, top5_accuracy=0.25, n_tokens=9)
+    marked = changed(manifest, data=data, eval=(changed(SUMMARY, known=known),))
+    rows = [row for row in model_card(marked, tokenizer, "hf", None).splitlines() if row.endswith(" (!) |")]
+    names = ["training loss", "validation loss", "test loss", "test perplexity", "test"]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in names]
+    assert "Over known tokens: 4.328 bits per token, perplexity 20.09" in model_card(marked, tokenizer, "hf", None)
 
 
 def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from trainer.contracts.environment import Environment
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.models import NgramConfig
-from trainer.contracts.reports import Link, Table
-from trainer.contracts.runs import DataFacts, EvalSummary, Leak, RunManifest, Shares, SplitSizes
+from trainer.contracts.reports import Link, Note, Table
+from trainer.contracts.runs import DataFacts, EvalSummary, KnownFigures, Leak, RunManifest, Shares, SplitSizes
 from trainer.reports.comparison import (
     Against,
     Comparison,
@@ -33,7 +33,7 @@ from trainer.reports.comparison import (
     summary_on,
 )
 from trainer.reports.comparison_report import comparison_report, verdict
-from trainer.reports.report_text import Reader
+from trainer.reports.report_text import Reader, rows_of
 
 Fields = dict[str, object]
 ENVIRONMENT = parse(
@@ -295,6 +295,9 @@ def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
     assert (unknown.basis, unknown.rise, BITS.note(verdict(unknown, 0.01))) == (None, None, "not comparable")
 
 
+KNOWN = KnownFigures(loss=3.0, top1_accuracy=0.125, top5_accuracy=0.25, n_tokens=300)
+
+
 def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> None:
     unread = measured("new", tokenizer="b", summary={"bits_per_char": 0.899, "unknown_char_share": 0.845})
     note = "`new` does not know 84.5% of the characters, so its losses per character are too low to compare."
@@ -308,6 +311,37 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
         " compare with those of other tokenizers."
     )
     assert (alike.basis, notes_of(alike), alike.verdict) == ("loss", (shared,), "equal")
+
+
+@pytest.mark.parametrize(
+    ("share", "known", "cells"),
+    [
+        (0.001, KNOWN, ["2.885", "1.500", "7.39", "25.0%", "50.0%", "1.813"]),
+        (0.05, KNOWN, ["2.885 (!)", "1.500 (!)", "7.39 (!)", "25.0% (!)", "50.0% (!)", "1.813 (!)"]),
+        (0.845, KNOWN, ["2.885 (!)", "–", "–", "–", "–", "–"]),
+        (0.845, None, ["2.885 (!)", "1.500 (!)", "7.39 (!)", "25.0% (!)", "50.0% (!)", "1.813 (!)"]),
+    ],
+)
+def test_unknown_tokens__mark_each_figure_of_their_row(
+    share: float, known: KnownFigures | None, cells: list[str]
+) -> None:
+    """Above 5 % of unknown characters only figures over known tokens say something; earlier records have none."""
+    new = measured("new", summary={"unknown_char_share": share, "known": known})
+    new = new._replace(manifest=changed(new.manifest, baselines={"test": BETTER}))
+    report = comparison_report(pair(new, measured("old")))
+    [metrics, _] = [one for one in report.tables() if one.name in ("metrics", "differences")]
+    [_, of_new, of_old] = rows_of(metrics, BITS)
+    assert [*of_new[3:8], of_new[-1]] == cells and of_old[3:8] == ["2.885", "1.500", "7.39", "25.0%", "50.0%"]
+    notes = [BITS.note(part) for one in report.sections for part in one.parts if isinstance(part, Note)]
+    line = "new: Over known tokens: 4.328 bits per token, perplexity 20.09, top-1 12.5%, top-5 25.0%"
+    assert (line in notes) == (share == 0.845 and known is not None)
+
+
+def test_unknown_tokens__mark_the_mean_of_a_group() -> None:
+    group = MeasuredGroup("group-1", [measured(f"s{n}", seed=n, summary={"unknown_char_share": 0.5}) for n in (1, 2)])
+    report = comparison_report(compare([group, measured("old")], split="test"))
+    [metrics] = [one for one in report.tables() if one.name == "metrics"]
+    assert rows_of(metrics, BITS)[1][3:5] == ["2.885 (!)±0.000", "1.500 (!)±0.000"]
 
 
 LEAKED, CLEAN = Leak(lines=0.8, ancestors=("parent",)), Leak(lines=0.01, unsearched=("gone",))

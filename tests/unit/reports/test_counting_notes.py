@@ -4,7 +4,7 @@ from tests.support.experiment_results import finished_experiment
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baseline, CharacterCounts
 from trainer.contracts.experiments import CellBaseline
-from trainer.contracts.reports import Note, Table
+from trainer.contracts.reports import Estimate, Note, Table
 from trainer.reports.experiment_report import experiment_report
 from trainer.reports.report_text import Reader, rows_of
 from trainer.reports.run_notes import counted_rows, counting_of_several
@@ -41,10 +41,12 @@ def test_ngrams__are_rows_beside_a_model() -> None:
     one = changed(BETTER, characters=COUNTED)
     found = [[(BITS.note(name), loss, bits) for name, loss, bits in counted_rows(each)] for each in (BETTER, one)]
     assert found == [[("5-gram", 1.5, 2.5)], [("5-gram of tokens", 1.5, 2.5), ("3-gram of characters", None, 2.0)]]
+    [(_, *marked)] = counted_rows(changed(BETTER, unknown_char_share=0.365))
+    assert marked == [Estimate(value=1.5, is_marked=True), Estimate(value=2.5, is_marked=True)]
 
 
 def test_models_of_an_experiment__stand_beside_counting_in_their_texts() -> None:
-    cells = (("lstm", "tr", BETTER), ("lstm", "az", WORSE), ("gru", "tr", WORSE))
+    cells = (("lstm", "tr", BETTER), ("lstm", "az", WORSE), ("gru", "tr", changed(WORSE, unknown_char_share=0.2)))
     found = tuple(CellBaseline(model=model, language=language, baseline=one) for model, language, one in cells)
     report = experiment_report(changed(finished_experiment(), baselines=found))
     [shown] = [one for one in report.sections if BITS.note(one.title) == "Counting"]
@@ -52,7 +54,7 @@ def test_models_of_an_experiment__stand_beside_counting_in_their_texts() -> None
     assert rows_of(table, BITS)[1:] == [
         ["lstm", "tr", "5-gram", "2.250", "2.500", "-0.250"],
         ["lstm", "az", "5-gram", "3.000", "2.500", "+0.500"],
-        ["gru", "tr", "5-gram", "3.000", "2.500", "+0.500"],
+        ["gru", "tr", "5-gram", "3.000 (!)", "2.500 (!)", "+0.500 (!)"],
     ]
     assert [BITS.note(one) for one in shown.parts if isinstance(one, Note)] == [
         "Warning: 2 of 3: This model is worse than counting: give it more time first, then a larger size or more text."

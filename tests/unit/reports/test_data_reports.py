@@ -19,7 +19,7 @@ def test_tokenizer__has_its_method_and_after_its_training_its_fit() -> None:
         "vocabulary  29 tokens",
         "held out    31 lines, 1,203 tokens",
         "coverage    99.0% of tokens, 95.0% of distinct characters",
-        "unknown     1.0% of tokens, 2.0% of the characters; (!) figures per character are too low to compare",
+        "unknown     1.0% of tokens, 2.0% of the characters; (!) figures are too low to compare",
         "tokens      0.512 per character, 2.250 per word",
     ]
 

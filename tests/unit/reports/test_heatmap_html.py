@@ -50,7 +50,7 @@ def test_rows__of_bytes_are_characters_with_the_sum_of_their_surprisals() -> Non
 @pytest.mark.parametrize(("unknown", "is_warned"), [("b", True), ("", False)])
 def test_page__warns_about_figures_per_character_of_unknown_text(unknown: str, is_warned: bool) -> None:
     page = heatmap_html(score_of("abab", [1.0] * 4, unknown=unknown), "abab")
-    assert ("· 2 unknown characters · ⚠ figures per character are too low to compare" in page) == is_warned
+    assert ("· 2 unknown characters · ⚠ figures are too low to compare" in page) == is_warned
     assert ("0 unknown characters</" in page) == (not is_warned)
 
 

@@ -21,6 +21,7 @@ from trainer.reports.study_report import study_report
 LOSS = LossEstimate(value=2.0, low=1.9, high=2.1)
 CLEAR = WinnerDifference(value=-0.1, low=-0.15, high=-0.05, p=0.01)
 UNCLEAR = WinnerDifference(value=-0.01, low=-0.03, high=0.01, p=0.4)
+TEST = StudyTest(run_ids=("a",), test_loss=LOSS, bits_per_char=LOSS, looks=None, baseline=None)
 USUAL: dict[str, object] = {"settings": {}}
 
 
@@ -125,8 +126,10 @@ def test_settings_with_unknown_characters__are_named_with_their_shares() -> None
     assert "v1, v4: ranked last, because 36.5% of the characters of the validation text are unknown" in text
     assert "v2: ranked last, because 57.7%" in text and "Every setting" not in text
     assert text.count("unknown characters: ") == 3 and "Lost." in text
-    all_unknown = said(result(finalist(1), finalist(2), trials=(trial(1, 0.365), trial(2, 0.577))))
+    assert "(!)" not in said(result(finalist(3), trials=trials, test=TEST))
+    all_unknown = said(result(finalist(1), finalist(2), trials=(trial(1, 0.365), trial(2, 0.577)), test=TEST))
     assert "Every setting has unknown characters, 36.5% of the validation text with v1" in all_unknown
+    assert all_unknown.count("(!)") == 2 + 2 * 2  # of the winner on the test split, and of both finalists
     assert "v2: ranked last, because 57.7%" in all_unknown
 
 

@@ -43,7 +43,17 @@ export function loss(nats) {
  * @param {number | null} unknownShare
  */
 export function perChar(bits, unknownShare = null) {
-  return `${loss(bits && natsOf(bits))}${bits !== null && (unknownShare ?? 0) > TABLES.max_unknown_char_share ? " ⚠ unknown characters" : ""}`;
+  return marked(loss(bits && natsOf(bits)), bits, unknownShare);
+}
+
+/**
+ * Put a warning behind a figure that is too low to compare because of unknown characters.
+ * @param {string} text
+ * @param {number | null} value
+ * @param {number | null} unknownShare
+ */
+export function marked(text, value, unknownShare = null) {
+  return `${text}${value !== null && (unknownShare ?? 0) > TABLES.max_unknown_char_share ? " ⚠ unknown characters" : ""}`;
 }
 
 /**
@@ -54,9 +64,12 @@ export function surprisal(nats) {
   return decimal(nats && inUnit(nats), TABLES.surprisal_digits);
 }
 
-/** @param {number | null} value */
-export function perplexity(value) {
-  return decimal(value, TABLES.perplexity_digits);
+/**
+ * @param {number | null} value
+ * @param {number | null} unknownShare
+ */
+export function perplexity(value, unknownShare = null) {
+  return marked(decimal(value, TABLES.perplexity_digits), value, unknownShare);
 }
 
 /**

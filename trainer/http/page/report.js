@@ -104,8 +104,8 @@ export function textOf(cell, { form, shows }) {
   if (typeof cell === "number") return written(cell, form);
   if ("template" in cell) return noteText(cell);
   if ("address" in cell) return textOf(cell.text, { form, shows });
-  const { value, low, high, deviation, n_ties } = cell;
-  const number = value === null ? "–" : written(value, form);
+  const { value, low, high, deviation, n_ties, is_marked } = cell;
+  const number = `${value === null ? "–" : written(value, form)}${is_marked ? " (!)" : ""}`;
   const end = (/** @type {number} */ one) => (form === "accuracy" ? written(one, form).replace(" %", "") : written(one, form));
   const ends = low === null || high === null ? "" : `${end(low)}${form === "points" ? "," : " to"} ${end(high)}`;
   if (shows === "value") return number;

@@ -1,13 +1,13 @@
 /** The columns of the list of runs: what each shows of a run, and of the runs of a group over seeds. */
 
 import { bdi, h } from "./elements.js";
-import { date, meanOf, perChar, percent } from "./numbers.js";
+import { date, marked, meanOf, percent } from "./numbers.js";
 import { noteText, written } from "./report.js";
 import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
 
 /** @import { LiveText } from "./elements.js" */
-/** @import { RunColumn, RunPage, RunStatus, ValueTotals } from "./records.js" */
+/** @import { Form, RunColumn, RunPage, RunStatus, ValueTotals } from "./records.js" */
 
 /**
  * @typedef {object} Row a run, or the runs of a group over seeds
@@ -55,7 +55,7 @@ function columnOf({ name, title, form, is_usual }) {
     const value = run[name];
     if (value === null) return name === "train_loss" && run.status === "completed" ? "shorter than an epoch" : "–";
     if (typeof value === "string") return form === "time" ? date(value) : value;
-    return form === "per_char" ? perChar(value, run.unknown_char_share) : write(value);
+    return TABLES.marked_forms.includes(form) ? marked(write(value), value, run.unknown_char_share) : write(value);
   };
   /** @param {RunStatus[]} runs */
   const groupCell = (runs) => {

@@ -7,7 +7,7 @@ import { kept } from "./drafts.js";
 import { bdi, h, live, table } from "./elements.js";
 import { heatMap, joinedLetters, sumOf } from "./heat_map.js";
 import { TABLES } from "./tables.js";
-import { capital, decimal, loss, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
+import { capital, decimal, loss, marked, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
 import { noteText } from "./report.js";
 import { codePoints, covered, normalized, segmentLines, spoken, tokenLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
@@ -347,8 +347,8 @@ function totals(score) {
   const pairs = [
     ["Total", () => `${surprisal(score.nats)} ${unit()}`],
     [perCharacter, () => perChar(score.bits_per_char, score.unknown_char_share)],
-    ["Perplexity", perplexity(score.perplexity)],
-    ["Mean per token", () => `${loss(score.mean_surprisal)} ${unit()}`],
+    ["Perplexity", perplexity(score.perplexity, score.unknown_char_share)],
+    ["Mean per token", () => marked(`${loss(score.mean_surprisal)} ${unit()}`, score.mean_surprisal, score.unknown_char_share)],
     ["Scored tokens", decimal(score.n_scored, 0)],
     ["Unknown characters", decimal(score.unknown_chars, 0)],
   ];

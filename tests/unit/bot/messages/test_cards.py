@@ -36,7 +36,7 @@ from bot.messages.job_cards import job_card, jobs_page
 from bot.messages.report_card import attach_figures, figure_in_words
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings
-from tests.support.baselines import BETTER, UNCLEAR, WORSE
+from tests.support.baselines import BETTER, MOSTLY_UNKNOWN, UNCLEAR, WORSE
 from tests.support.battery_results import ONE, SEVERAL
 from tests.support.cards import for_reader, within_limits
 from tests.support.development_results import DEVELOPMENT, NO_ITEMS
@@ -55,6 +55,7 @@ from tests.support.messages import (
     EVALUATION,
     FAILED,
     HASH,
+    KNOWN_EVALUATION,
     MASKED_EVALUATION,
     MESSAGES,
     OVERVIEW,
@@ -180,6 +181,7 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "leaking": (RECORD, status_of(lambda story: story.start(LEAKS).step(100, 1.1, 1.2).complete())),
     "better than counting": (RECORD, changed(COMPLETED, baseline=BETTER)),
     "worse than counting": (RECORD, changed(COMPLETED, baseline=WORSE, warnings=WORSE.warnings())),
+    "largely unknown": (RECORD, changed(COMPLETED, unknown_char_share=0.5, baseline=MOSTLY_UNKNOWN)),
     "not clearly better": (RECORD, changed(COMPLETED, baseline=UNCLEAR, warnings=UNCLEAR.warnings())),
     "weights of the parent": (RECORD, changed(COMPLETED, best_epoch=0)),
     "masked": (MASKED, changed(COMPLETED, objective="masked_lm", bits_per_char=None)),
@@ -449,6 +451,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "evaluation of lines": lambda: evaluation_answer(
         RECORD, "text", changed(EVALUATION, lines=line_losses(2.0, 0.2)), RECORD.run_id
     ),
+    "evaluation over known words": lambda: evaluation_answer(RECORD, "text", KNOWN_EVALUATION, RECORD.run_id),
     "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
     "group queued": lambda: group(QUEUED, QUEUED),
     "group training": lambda: group(COMPLETED, changed(RUNNING, progress=41.6), changed(RUNNING, status="paused")),
@@ -642,9 +645,10 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ),
     ("card learned nothing of validation text", "its loss is {:.3f} {u}/token, and the uniform", (3.64837,)),
     ("card hardly unknown text", "{:.3f} {u}/char · perplexity", (1.5 * BIT,)),
-    ("card unknown text", "{:.3f} {u}/char ⚠ · perplexity", (4.0,)),
+    ("card unknown text", "{:.3f} {u}/char ⚠ · perplexity 7.39 ⚠", (4.0,)),
     ("card not clearly better", "unigram: {:.3f} {u} per character; this model {:.3f}", (1.5308 * BIT, 1.5 * BIT)),
     ("digest", "25 % · loss {:.3f} {u}/token · {:.3f} {u}/char · ETA", (2.0, 4.0)),
+    ("card largely unknown", "Test **{:.3f}** {u}/token ⚠", (1.0,)),
     (
         "group completed",
         "Test **{:.3f} ± {:.3f}** {u}/token · {:.3f} ± {:.3f} {u}/char",
@@ -652,8 +656,10 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ),
     ("group of masked models", "Validation **{:.3f} ± 0.000** {u}/masked token", (2.1,)),
     ("runs", "running 42 % · {:.3f} {u}/token", (2.5,)),
-    ("runs", "completed · {:.3f} {u}/token · {:.3f} {u}/char ⚠", (0.5, 0.899 * BIT)),
-    ("evaluation", "**{:.3f}** {u}/token · {:.3f} {u}/char ⚠ · perplexity 7.39", (2.0, 1.5 * BIT)),
+    ("runs", "completed · {:.3f} {u}/token ⚠ · {:.3f} {u}/char ⚠", (0.5, 0.899 * BIT)),
+    ("evaluation", "**{:.3f}** {u}/token ⚠ · {:.3f} {u}/char ⚠ · perplexity 7.39 ⚠", (2.0, 1.5 * BIT)),
+    ("evaluation over known words", "**{:.3f}** {u}/token ⚠", (2.0,)),
+    ("evaluation over known words", "Over known tokens: {:.3f} {u} per token, perplexity 20.09", (3.0,)),
     ("masked evaluation", "**{:.3f}** {u}/masked token · perplexity 7.39", (2.0,)),
     ("score less surprised", "**{:.3f}** {u}/token · {:.3f} {u}/char", (2.0, 2.885 * BIT)),
     ("score less surprised", "{:.3f} {u}/token without line ends · {:.2f} {u} in total", (1.9, 2306.6)),
