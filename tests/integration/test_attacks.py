@@ -348,6 +348,20 @@ async def test_equal_jobs__of_two_people_are_theirs(tmp_path: Path) -> None:
             assert (await here.post(f"/{kind}/{ids[ANA]}/cancel", key=ANA)).status == 200
 
 
+async def test_frequencies__are_counted_in_a_text_of_the_client_and_in_none_of_others(lab: Lab) -> None:
+    async with lab_site(lab) as here:
+        runs = [await _started(here, "/runs/train", {**TINY, "corpus": "text"}, "run_id", key) for key in (BOB, ANA)]
+        for run_id in runs:
+            assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
+        own, other = runs
+        asked = {"runs": [other], "file": READ, "frequencies": own}
+        reading = here.queue.stores.readings.get(await _started(here, "/readings", asked, "reading_id", BOB))
+        options = reading.record().options
+        assert (options.frequencies, options.has_counts) == (own, False) and "log_frequency" in options.baseline
+        refused = await here.post("/readings", {**asked, "frequencies": other}, key=BOB)
+        assert refused.outcome == (403, "FORBIDDEN") and "`frequencies` must be a run of yours" in refused.error.message
+
+
 def _paths(listed: str) -> set[str]:
     found: list[str] = re.findall(r'"path":"([^"]+)"', listed)
     return set(found)

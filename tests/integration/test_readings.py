@@ -28,13 +28,17 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.api import Model
 from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.readings import ReadingDirectory, ReadingStore
+from trainer.artifacts.runs import RunStore
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import ReadingFit, ReadingOptions, ReadingRequest, ReadingResult, UnitScores
 from trainer.contracts.reports import Figure, Report
+from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
+from trainer.data.rows import TextFile
 from trainer.data.run_corpora import split_corpus
+from trainer.reading.tables import read_times, written_times
 from trainer.reports.report_text import ENGLISH
 from trainer.system.files import read_record
 from trainer.worker.children.reading_child import run_reading_child
@@ -125,8 +129,16 @@ async def test_result__is_that_of_a_direct_computation_and_has_the_effect_that_w
     names = ("intercept", "length", "length_1", "surprisal", "surprisal_1")
     assert [one.predictor for one in fit.coefficients] == [*names]
     assert [one.estimate for one in fit.coefficients] == pytest.approx(expected, rel=1e-4)
-    halves: list[float] = (errors * float(stats.t.ppf(0.975, len(times) - len(names)))).tolist()
-    assert [(one.high - one.low) / 2 for one in fit.coefficients] == pytest.approx(halves, rel=1e-4)
+    standard_errors: list[float] = errors.tolist()
+    assert [one.standard_error for one in fit.coefficients] == pytest.approx(standard_errors, rel=1e-4)
+    squares: Floats = np.zeros(len(names))
+    items: NDArray[np.int64] = np.arange(len(times)) // 7 % len(LINES)  # texts of equal words are one item
+    for item in range(len(LINES)):
+        rest: Flags = items != item
+        squares += (least_squares(x[rest], times[rest])[0] - coefficients) ** 2
+    half: Floats = float(stats.t.ppf(0.975, len(LINES) - 1)) * np.sqrt(squares * (1 - 1 / len(LINES)))
+    halves: list[float] = half.tolist()
+    assert [(one.high - one.low) / 2 for one in fit.coefficients] == pytest.approx(halves, rel=1e-3)
     effects = {one.predictor: one.estimate for one in fit.coefficients}
     assert effects["surprisal"] == pytest.approx(MS_PER_BIT, abs=1.5)
     assert effects["surprisal_1"] == pytest.approx(MS_PER_BIT_BEFORE, abs=1.5)
@@ -279,6 +291,99 @@ def test_child__takes_fits_that_are_stored_and_says_that_a_text_is_gone(tmp_path
     assert (read_record(first.result, ReadingResult), fit.stat().st_mtime_ns) == (once, written)
     said = f"The baseline has `log_frequency`, counted in the training text of '{run_id}', which is deleted"
     assert said in readings["reading-2"].status().message
+
+
+class Counted:
+    """Two runs whose training texts have other counts, and a table with a dash as the fifth unit of each text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = settings_in(folder)
+        self._store = ReadingStore(self.settings.app.artifacts_root)
+        for name, words in (("one", ["abc", "ca b", "bb a"]), ("two", ["ab", "c abc", "bb", "a a"])):
+            add_corpus(folder, "\n".join(words * 20), name)
+            text = folder / "data" / "corpus" / f"{name}.txt"
+            finished_run(folder, "lstm", corpus=text, run_id=name)
+        lines = [" ".join([*line.split()[:4], "\N{EN DASH}", *line.split()[5:]]) for line in LINES]
+        self._times = read_times(TextFile("times.csv", times_table(lines=lines).encode()), ReadingOptions())
+
+    def analysed(self, name: str, *run_ids: str, **options: object) -> ReadingDirectory:
+        """A completed analysis by surprisals that were written by hand."""
+        record, _ = reading_record(name, *run_ids)
+        chosen = parse(ReadingOptions, {"baseline": ["log_frequency"], **options})
+        accepted = changed(record, options=chosen, data=self._times.data)
+        reading = self._store.create(accepted, written_times(self._times))
+        for place, run_id in enumerate(run_ids):
+            nats = tuple([float((7 + place) * number % 11) for number in range(record.data.n_units)])
+            reading.add_scores(run_id, UnitScores(surprisal_nats=nats, entropy_nats=nats, n_cut=0, n_unknown=0))
+        assert run_reading_child(self.settings, name) == 0
+        return reading
+
+
+def frequencies_of(reading: ReadingDirectory) -> list[tuple[str, float]]:
+    """The words of the tidy table with their log frequencies."""
+    return [(row["word"], float(row["log_frequency"])) for row in rows_of(reading.path / "predictors-self_paced.csv")]
+
+
+def test_units_without_words__keep_their_rows_and_those_behind_them_as_words_of_no_frequency(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    reading = counted.analysed("reading-1", "one")
+    result = read_record(reading.result, ReadingResult)
+    reasons = {one.reason: one.n_rows for one in result.fits[0].excluded if one.n_rows}
+    assert reasons == {"first": 8, "last": 8, "beginning": 8}
+    assert result.fits[0].n_observations == len(LINES) * (9 - 2 - 1)
+    frequencies = frequencies_of(reading)
+    assert [number for word, number in frequencies if word == "\N{EN DASH}"] == [0.0] * 8
+    assert all(number < 0 for word, number in frequencies if word != "\N{EN DASH}")
+    said = "8 units without words, such as punctuation: their log frequency is 0, the sum of none."
+    assert said in (reading.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_frequencies__of_one_run_are_those_of_all_models_and_others_are_told(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    apart = counted.analysed("reading-1", "one", "two")
+    assert read_record(apart.result, ReadingResult).differing == ("log_frequency",)
+    assert "are counted in different texts" in (apart.path / "report.html").read_text(encoding="utf-8")
+    together = counted.analysed("reading-2", "one", "two", frequencies="two")
+    result = read_record(together.result, ReadingResult)
+    assert result.differing == ()
+    assert "are counted in different texts" not in (together.path / "report.html").read_text(encoding="utf-8")
+    alone = {name: frequencies_of(counted.analysed(f"of-{name}", name)) for name in ("one", "two")}
+    assert frequencies_of(apart) == alone["one"] != alone["two"] == frequencies_of(together)
+    counts = {f"{kind} of {name}" for kind in ("unigram", "ngram") for name in ("one", "two")}
+    assert {fit.name for fit in result.fits} == {"one", "two", *counts}, "models of counts are those of each text"
+
+
+def test_frequencies__of_another_run_need_no_text_of_the_models(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    store = RunStore(counted.settings.app.artifacts_root)
+    (counted.settings.app.data_root / "corpus" / "one.txt").unlink()
+    result = read_record(counted.analysed("reading-1", "one", frequencies="two").result, ReadingResult)
+    assert [fit.name for fit in result.fits] == ["one"] and store.find("one") is not None
+    gone = "Without counts of the training text of one, which is deleted or has changed."
+    assert gone in [ENGLISH.note(one) for one in result.data.notes]
+
+
+def test_frequencies__are_counted_where_the_counts_of_the_models_are_not_for_the_client(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    reading = counted.analysed("reading-1", "one", frequencies="two", has_counts=False)
+    alone = frequencies_of(counted.analysed("reading-2", "two"))
+    assert frequencies_of(reading) == alone
+    assert [fit.name for fit in read_record(reading.result, ReadingResult).fits] == ["one"]
+
+
+def test_ngram_run__has_no_copy_of_it_beside_it(lab_shell: Shell) -> None:
+    run = lab_shell.read(RunStatus, "train", "--corpus", "text", "--model", "ngram", "--seed", "1")
+    copy = lab_shell.read(RunStatus, "train", "--corpus", "text", "--model", "ngram", "--seed", "2")
+    table = lab_shell.folder / "times.csv"
+    table.write_text(times_table(), encoding="utf-8")
+    options = ("--set", "spillover=0", "--set", f"frequencies={run.run_id}")
+    said = lab_shell.type("reading", run.run_id, copy.run_id, "--data", f"{table}", *options)
+    assert (
+        "unigram of " in said.partition("To know")[0]
+        and "ngram of " not in said.replace("unigram", "").partition("To know")[0]
+    )
+    assert "Without ngram of " in said
+    assert said.count(" is the same n-gram.") == 2, "its counts, and the run with another seed"
 
 
 async def test_run__without_its_training_text_needs_a_baseline_without_counts(lab: Lab) -> None:

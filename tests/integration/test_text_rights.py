@@ -101,6 +101,7 @@ OF_FIELDS: Mapping[str, Mapping[str, Outcome]] = {
     "run_id": {"SECRET": "allowed"},
     "model": {"SECRET": "allowed"},
     "runs": {"SECRET": "allowed"},
+    "frequencies": {"SECRET": "refused"},
     "group": {"GROUP": "allowed"},
     "parent": {"PUBLIC": "allowed"},
     "batteries": {"ours": "allowed"},

@@ -37,7 +37,7 @@ RULES: Mapping[str, str] = {
         get_curve.run_id get_request.run_id verify_run.run_id get_latest_evaluation.run_id
         compare_runs.runs report_comparison.runs get_model.model complete.model
         score.run_id sequences.run_id items.run_id segment.run_id generate.run_id predict.run_id chat.run_id
-        evaluate.run_id predict_with_newest.run_id start_battery.runs start_reading.runs
+        evaluate.run_id predict_with_newest.run_id start_battery.runs start_reading.runs start_reading.frequencies
     """,
     "group": "get_group.group_id report_group.group_id get_group_curve.group_id",
     # Lists, which have the runs that the caller may see.

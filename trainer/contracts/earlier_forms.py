@@ -127,6 +127,7 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
     "ReadingRecord": ((),),
     "ExperimentRecord": ((),),
     "ExperimentResult": ((),),
+    "ReadingResult": ((),),
     "BatteryManifest": ((Change("batteries", _with_templates),), ()),
     "BatterySummary": (
         (

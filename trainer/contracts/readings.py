@@ -46,8 +46,23 @@ COUNTED: tuple[Predictor, ...] = ("log_frequency", "unigram", "ngram")
 """Predictors that are counted in the training text of a run."""
 Exclusion = Literal["first", "last", "punctuation"]
 """Units that are left out: the first and the last of a text, and those that have punctuation."""
-Reason = Literal["first", "last", "punctuation", "missing", "too_short", "too_long", "no_predictor"]
-"""Reasons for which a row is left out, which counts for the first of them; the times of skipped units are missing."""
+Reason = Literal[
+    "first",
+    "last",
+    "punctuation",
+    "missing",
+    "too_short",
+    "too_long",
+    "beginning",
+    "gap",
+    "inside_token",
+    "no_predictor",
+]
+"""Reasons for which a row is left out, which counts for the first of them.
+
+The times of skipped units are missing. The units before are needed at the beginning of a text and behind a gap in
+positions. A unit inside a token has no surprisal. Earlier versions counted the last three together as `no_predictor`.
+"""
 Scale = Literal["raw", "log"]
 """Times in milliseconds, or their natural logarithm."""
 Analysis = Literal["mixed", "means"]
@@ -60,6 +75,8 @@ MAX_NOTE_CHARACTERS = 10_000
 """Most characters of a note on a table, such as the one on its columns."""
 MIN_TEXTS = 5
 """Fewest texts for held-out likelihoods and their intervals."""
+MIN_PERSONS = 5
+"""Fewest persons for intervals of effects that hold for other persons, too."""
 MAX_TABLE_CHARACTERS = 1 << 28
 """Most characters of a table, which `mt` on the machine of the server takes; other requests have fewer."""
 LIMITS_MS: Mapping[Measure, tuple[float, float]] = {
@@ -128,6 +145,8 @@ class ReadingOptions(TableOptions, CountOptions):
         requires(are_different, "different from each other"),
     ] = ("length", "log_frequency", "position")
     """Predictors that stand beside the surprisal, and alone in the model that it is compared with."""
+    frequencies: Annotated[GivenName, Names.RUN] | None = None
+    """The run in whose training text the baselines of all models are counted; default: each in its own."""
     spillover: Annotated[int, Field(ge=0, le=2)] = 2
     """Also take the predictors of so many units before."""
     n_folds: Annotated[int, Field(ge=2, le=100)] = 10
@@ -135,6 +154,11 @@ class ReadingOptions(TableOptions, CountOptions):
     fold_by: FoldBy = "text"
     seed: Seed = 0
     """The seed of the folds, the bootstrap and the permutations."""
+
+    @property
+    def unset(self) -> set[str]:
+        """Fields that are not set, and that earlier versions did not have: hashes of requests are without them."""
+        return self.unset_counts | (set() if self.frequencies is not None else {"frequencies"})
 
 
 class ReadingRequest(ReadingOptions):
@@ -202,7 +226,7 @@ class UnitScores(Frozen):
     entropy_nats: tuple[float | None, ...]
     """The entropies of the predictions before the first token of each unit."""
     bound_nats: float | None = None
-    """How much lower a surprisal can be at most; None for canonical tokenizations."""
+    """How much lower a surprisal can be, given the continued tokenizations; None for canonical ones."""
     n_cut: int
     """Texts that are longer than the model's context, so that they are scored by windows."""
     n_unknown: int
@@ -210,13 +234,17 @@ class UnitScores(Frozen):
 
 
 class Coefficient(Frozen, json_schema_extra=describe_fields):
-    """The effect of a predictor on the times, with its 95 % interval."""
+    """The effect of a predictor on the times, with its 95 % interval, which is that of the clustered error."""
 
     predictor: str
     """Its name in the tidy table, such as `surprisal`, or `surprisal_1` of the unit before."""
     unit: str
     """The unit of the effect, such as `ms per bit`."""
     estimate: float
+    standard_error: float | None = None
+    """That of the model, as lme4 has it; None in results of earlier versions, as the clustered one."""
+    clustered_error: float | None = None
+    """The standard error that is clustered by texts, and by persons if there are five or more."""
     low: float
     high: float
 
@@ -251,7 +279,7 @@ class ScoringModel(Frozen, json_schema_extra=describe_fields):
     n_unknown: int = 0
     """Tokens of the texts that stand for words or characters which the tokenizer does not know."""
     bound_bits: float | None = None
-    """How much lower the surprisal of a unit can be at most; None for canonical tokenizations."""
+    """How much lower the surprisal of a unit can be, given the continued tokenizations; None for canonical ones."""
     leak: Leak | None = None
     """How much of the texts the run and its ancestors have trained on.
 
@@ -288,6 +316,8 @@ class ReadingFit(ScoringModel):
     """Standard deviations of the random intercepts and of the rest, in the scale of the times; None of means."""
     unit_sd: float | None
     residual_sd: float | None
+    is_of_persons: bool = False
+    """True if the intervals of the coefficients hold for other persons, too: their errors are clustered by persons."""
     collinearity: float
     """The largest correlation of a column of surprisal with a column of the baseline, without its sign."""
 
@@ -329,16 +359,20 @@ class ReadingComparison(Frozen, json_schema_extra=describe_fields):
     p_value: float
     p_holm: float
     """The p-value corrected for all comparisons of the measure (Holm 1979)."""
+    p_smallest: float | None = None
+    """The smallest corrected p-value that so many texts and comparisons allow; None in results of earlier versions."""
 
 
 class ReadingResult(Frozen, json_schema_extra=describe_fields):
     """`result.json`: written last."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     reading_id: Identifier
     data: ReadingData
     fits: tuple[ReadingFit, ...]
     comparisons: tuple[ReadingComparison, ...] = ()
+    differing: tuple[Predictor, ...] = ()
+    """Predictors of the baseline that differ between models, as they are counted in different texts."""
 
 
 class ReadingStatus(SteppedStatus, json_schema_extra=describe_fields):

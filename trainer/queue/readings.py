@@ -84,8 +84,9 @@ def _record(
     probe = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), tokenizations=options.tokenizations)
     read = set[object]()
     for name in request.runs:
+        kind_of(probe).supports(probe, named_model(stores.runs, name).effective.objective)
+    for name in request.runs if options.frequencies is None else [options.frequencies]:
         effective = named_model(stores.runs, name).effective
-        kind_of(probe).supports(probe, effective.objective)
         if (error := no_counts(options.baseline, run_of(name))) and (text := references_of(effective)) not in read:
             try:
                 split_corpus(stores.corpora, effective)
@@ -97,7 +98,7 @@ def _record(
     stores.looks.read_text(measured, lines, "evaluation", job_owner(user_id, http))
     models = tuple(run_model(name, stores.runs) for name in request.runs)
     identity = [
-        options.model_dump_json(exclude=options.unset_counts),
+        options.model_dump_json(exclude=options.unset),
         times.data.sha256,
         *(f"{one.name} {one.weights_sha256}" for one in models),
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from trainer.contracts.base import changed
 from trainer.contracts.intervals import holm
 from trainer.contracts.readings import (
+    COUNTED,
     Coefficient,
     Curve,
     DeltaLogLikelihood,
@@ -22,12 +23,12 @@ from trainer.contracts.readings import (
     ReadingOptions,
     ScoringModel,
 )
-from trainer.reading.differences import TextSums, delta, paired_p
+from trainer.reading.clusters import Clustered
+from trainer.reading.differences import TextSums, delta, paired_p, smallest_p
 from trainer.reading.mixed import Floats, Levels
 from trainer.reading.predictors import Observations, observations, tidy_csv
 from trainer.reading.r_script import r_script
 from trainer.reading.regression import (
-    WALD_QUANTILE,
     Kind,
     Predictors,
     Regression,
@@ -43,6 +44,8 @@ from trainer.reading.tables import Times
 Scores = Mapping[Predictor, Sequence[float | None]]
 """Numbers of all units by predictor, surprisals and entropies in bits."""
 _CURVE_POINTS, _GROUPS = 30, 20
+_QUANTILE = 1.959963984540054
+"""Of a normal distribution, for 95 % intervals."""
 _UNITS: Mapping[str, str] = {
     **dict.fromkeys(("surprisal", "entropy", "unigram", "ngram"), "{what} per bit"),
     "length": "{what} per character",
@@ -105,6 +108,7 @@ class MeasureAnalysis:
         folds = self.folds(rows)
         baseline = self._baseline(sample, folds)
         regression, spline = fit(sample, kind, "linear"), fit(sample, kind, "spline")
+        errors = regression.clustered(sample)
 
         def gains(form: Form, whole: Regression) -> tuple[Floats, DeltaLogLikelihood]:
             found = held_out(sample, folds, kind, form, fold_by=options.fold_by) - baseline
@@ -123,20 +127,21 @@ class MeasureAnalysis:
             "n_texts": len(np.unique(self._texts[rows.unit])),
             "excluded": rows.excluded,
             "perplexity": _perplexity(surprisals),
-            "coefficients": tuple(_coefficients(regression, rows.response)),
+            "coefficients": tuple(_coefficients(regression, errors, rows.response)),
             "delta_log_likelihood": of_line,
             "spline_delta_log_likelihood": of_spline,
             "person_sd": person_sd if self._is_mixed else None,
             "unit_sd": unit_sd if self._is_mixed else None,
             "residual_sd": regression.fit.residual_sd,
+            "is_of_persons": errors.has_persons,
             "collinearity": collinearity(sample),
         }
         gains_of_texts: list[float] = TextSums.of(linear, texts).sums.tolist()
         return ModelFit(
             fit=ReadingFit.model_validate(found),
             text_nats=tuple(gains_of_texts),
-            line=_effect(regression, sample),
-            spline=_effect(spline, sample),
+            line=_effect(regression, errors, sample),
+            spline=_effect(spline, spline.clustered(sample), sample),
             residuals=_residuals(sample, regression),
         )
 
@@ -161,12 +166,21 @@ def with_common_units(scores: Sequence[Scores]) -> list[Scores]:
     return found
 
 
+def differing(baseline: Sequence[Predictor], scores: Sequence[Scores]) -> tuple[Predictor, ...]:
+    """Return the predictors of a baseline whose numbers differ between models."""
+    first, *others = scores
+    return tuple(
+        name for name in baseline if name in COUNTED and any(tuple(one[name]) != tuple(first[name]) for one in others)
+    )
+
+
 def comparisons(fitted: Sequence[ModelFit], seed: int) -> tuple[ReadingComparison, ...]:
     """Return the differences of the models of a measure from the first one, corrected for their number (Holm)."""
     first, *others = fitted
     texts: Levels = np.arange(len(first.text_nats))
     nats: list[Floats] = [np.array(one.text_nats, dtype=np.float64) for one in fitted]
     p_values = [paired_p(one, nats[0], texts, seed) for one in nats[1:]]
+    smallest = min(1.0, smallest_p(len(texts)) * len(others))
     return tuple(
         ReadingComparison(
             measure=one.fit.measure,
@@ -175,6 +189,7 @@ def comparisons(fitted: Sequence[ModelFit], seed: int) -> tuple[ReadingCompariso
             difference=one.fit.delta_log_likelihood.estimate - first.fit.delta_log_likelihood.estimate,
             p_value=p_value,
             p_holm=p_holm,
+            p_smallest=smallest,
         )
         for one, p_value, p_holm in zip(others, p_values, holm(p_values), strict=True)
     )
@@ -217,14 +232,14 @@ def _sample(rows: Observations, texts: Levels, *, is_mixed: bool) -> Sample:
     )
 
 
-def _effect(regression: Regression, sample: Sample) -> Curve:
+def _effect(regression: Regression, errors: Clustered, sample: Sample) -> Curve:
     """Return the effect of the unit's own surprisal between its 1st and 99th percentile."""
     own = sample.surprisals[0]
     shares: Floats = np.arange(_CURVE_POINTS) / (_CURVE_POINTS - 1)
     low, high = (float(np.quantile(own, share)) for share in (0.01, 0.99))
     bits: Floats = low + shares * (high - low)
-    values, errors = regression.effect(sample, bits)
-    return _curve(bits, values, errors)
+    values, of_values = regression.effect(sample, errors, bits)
+    return _curve(bits, values, errors.quantile * of_values)
 
 
 def _residuals(sample: Sample, regression: Regression) -> Curve:
@@ -240,11 +255,10 @@ def _residuals(sample: Sample, regression: Regression) -> Curve:
         return sums / counts
 
     centre = means(residuals)
-    return _curve(means(expected[order]), centre, np.sqrt((means(residuals**2) - centre**2) / counts))
+    return _curve(means(expected[order]), centre, _QUANTILE * np.sqrt((means(residuals**2) - centre**2) / counts))
 
 
-def _curve(places: Floats, values: Floats, errors: Floats) -> Curve:
-    half: Floats = WALD_QUANTILE * errors
+def _curve(places: Floats, values: Floats, half: Floats) -> Curve:
     at, centre, low, high = (_floats(one) for one in (places, values, values - half, values + half))
     return Curve(places=at, values=centre, lows=low, highs=high)
 
@@ -259,11 +273,19 @@ def _predictor(column: str) -> str:
     return column.removesuffix("_1").removesuffix("_2")
 
 
-def _coefficients(regression: Regression, response: str) -> Iterator[Coefficient]:
+def _coefficients(regression: Regression, errors: Clustered, response: str) -> Iterator[Coefficient]:
     what = {"time": "ms", "log_time": "log ms", "skipping": "logit" if regression.kind == "logistic" else "share"}[
         response
     ]
-    for one in regression.estimates:
+    for one in regression.estimates(errors):
         per = _UNITS.get(_predictor(one.name))
         unit = what if per is None else per.format(what=what)
-        yield Coefficient(predictor=one.name, unit=unit, estimate=one.value, low=one.low, high=one.high)
+        yield Coefficient(
+            predictor=one.name,
+            unit=unit,
+            estimate=one.value,
+            standard_error=one.standard_error,
+            clustered_error=one.clustered_error,
+            low=one.low,
+            high=one.high,
+        )

@@ -92,6 +92,11 @@ def paired_p(first: Floats, second: Floats, texts: Levels, seed: int) -> float:
     return (1 + _count_as_large(2 * (is_plus @ sums) - np.sum(sums), observed)) / (1 + _DRAWS)
 
 
+def smallest_p(n_texts: int) -> float:
+    """Return the smallest p of `paired_p`: all signs, or none, are changed."""
+    return 2.0 ** (1 - n_texts) if n_texts <= _EXACT_TEXTS else 1 / (1 + _DRAWS)
+
+
 def _count_as_large(totals: Floats, observed: float) -> int:
     sizes: Floats = np.abs(totals)
     return int(np.count_nonzero(sizes >= observed * (1 - _ROUNDING)))

@@ -11,7 +11,18 @@ _GAIN_COLUMNS = (
     *("model", "counts", "measure", "analysis", "n_observations", "n_texts", "perplexity"),
     *("delta_log_likelihood", "low", "high", "spline", "spline_low", "spline_high"),
 )
-_EFFECT_COLUMNS = ("model", "counts", "measure", "predictor", "unit", "estimate", "low", "high")
+_EFFECT_COLUMNS = (
+    "model",
+    "counts",
+    "measure",
+    "predictor",
+    "unit",
+    "estimate",
+    "low",
+    "high",
+    "standard_error",
+    "clustered_error",
+)
 
 
 def reading_files(result: ReadingResult, report: Report, images: Mapping[str, bytes]) -> dict[str, str | bytes]:
@@ -37,4 +48,5 @@ def _gains(fits: Sequence[ReadingFit]) -> Iterator[tuple[object, ...]]:
 def _effects(fits: Sequence[ReadingFit]) -> Iterator[tuple[object, ...]]:
     for fit in fits:
         for one in fit.coefficients:
-            yield fit.model, fit.counts, fit.measure, one.predictor, one.unit, one.estimate, one.low, one.high
+            values = one.estimate, one.low, one.high, one.standard_error, one.clustered_error
+            yield fit.model, fit.counts, fit.measure, one.predictor, one.unit, *values

@@ -28,7 +28,9 @@ _OPTIONS: Mapping[Reason, str] = {
     "missing": "`measures`",
     "too_short": "`min_ms`",
     "too_long": "`max_ms`",
-    "no_predictor": "`spillover` or `baseline`",
+    "beginning": "`spillover`",
+    "gap": "`spillover`",
+    "inside_token": "`tokenizations` or `baseline`",
 }
 """The options by which fewer rows are left out."""
 _ROWS = 10_000
@@ -62,9 +64,10 @@ def observations(
     """Return the observations of a measure, given the scores of all units by predictor; length and position are added.
 
     A row that is left out counts for the first of its reasons in this order: first, last, punctuation, missing,
-    too_short, too_long, no_predictor. Raises INVALID_INPUT if none is left.
+    too_short, too_long, beginning, gap, inside_token. Raises INVALID_INPUT if none is left.
     """
-    of_units = dict(_predictors(times, scores, options.spillover))
+    come_after = [*_come_after(times, options.spillover)]
+    of_units = dict(_predictors(times, scores, come_after))
     wanted: tuple[Predictor, ...] = ("surprisal", *options.baseline)
     needed = {column: None for name in wanted for column in _columns(name, options.spillover)}
     unit: Ints = np.array(times.unit, dtype=np.int64)
@@ -73,9 +76,10 @@ def observations(
     if measure != "skipping":
         low = low if options.min_ms is None else options.min_ms
         high = high if options.max_ms is None else options.max_ms
-    lacks: _Flags = np.zeros(len(times.units), dtype=np.bool_)
-    for name in needed:
-        lacks = lacks | np.isnan(of_units[name])
+    places: list[int] = [place for text in times.texts for place in range(len(text.units))]
+    begins: _Flags = np.array(places, dtype=np.int64) < options.spillover
+    is_behind_gap: _Flags = ~np.all(come_after, axis=0)
+    lacks: _Flags = np.any([np.isnan(of_units[name]) for name in needed], axis=0)
     left: _Flags = np.ones(len(values), dtype=np.bool_)
     excluded: list[Excluded] = []
     reasons: list[tuple[Reason, _Flags]] = [
@@ -83,7 +87,9 @@ def observations(
         ("missing", np.isnan(values)),
         ("too_short", values < low),
         ("too_long", values > high),
-        ("no_predictor", lacks[unit]),
+        ("beginning", begins[unit]),
+        ("gap", is_behind_gap[unit]),
+        ("inside_token", lacks[unit]),
     ]
     for reason, flags in reasons:
         excluded.append(Excluded(reason=reason, n_rows=int(np.count_nonzero(left & flags))))
@@ -142,10 +148,12 @@ def _columns(name: Predictor, spillover: int) -> list[str]:
 
 
 def _predictors(
-    times: Times, scores: Mapping[Predictor, Sequence[float | None]], spillover: int
+    times: Times, scores: Mapping[Predictor, Sequence[float | None]], come_after: Sequence[_Flags]
 ) -> Iterator[tuple[str, Floats]]:
-    """Yield the columns of all predictors with a number for each unit; NaN for an absent one, as behind a gap."""
-    come_after = [*_come_after(times, spillover)]
+    """Yield the columns of all predictors with a number for each unit; NaN for an absent one, as behind a gap.
+
+    `come_after` are the flags of `_come_after` for each number of units before.
+    """
     own: dict[Predictor, Sequence[float | None]] = {
         "length": [float(len(unit.word)) for unit in times.units],
         "position": [float(unit.position) for unit in times.units],
@@ -153,7 +161,7 @@ def _predictors(
     for name, numbers in chain(scores.items(), own.items()):
         filled: list[float] = [nan if number is None else number for number in numbers]
         values: Floats = np.array(filled, dtype=np.float64)
-        for lag, column in enumerate(_columns(name, spillover)):
+        for lag, column in enumerate(_columns(name, len(come_after) - 1)):
             before: Floats = np.full(len(values), nan)
             before[lag:] = values[: len(values) - lag]
             before[~come_after[lag]] = nan

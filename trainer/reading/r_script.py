@@ -22,6 +22,7 @@ def r_script(kind: Kind, baseline: Sequence[str], surprisal: Sequence[str], tabl
         model=_MODELS[kind],
         classes='c(text = "character")' if kind == "means" else 'c(text = "character", person = "character")',
         groups="" if kind == "means" else ', "(1 | person)", "(1 | unit)"',
+        clustered=_CLUSTERED_MEANS if kind == "means" else _CLUSTERED,
         density=_BERNOULLI if kind == "logistic" else _NORMAL,
     )
 
@@ -31,6 +32,16 @@ def _strings(names: Sequence[str]) -> str:
     return f"c({quoted})" if names else "character(0)"
 
 
+_CLUSTERED_MEANS = """#   V <- clubSandwich::vcovCR(model, d$text, type = "CR3") * (g - 1) / g   # of g texts
+# These hold for the persons of the table."""
+_CLUSTERED = """#   x <- getME(model, "X"); r <- the residuals; V <- the covariance of residuals and random effects
+#   (of glmer r / W and 1 / W in place of the residuals and their variance, with the weights W = p (1 - p))
+#   vx <- solve(V, x); A <- t(vx) %*% x
+# The rows i of a text move the coefficients by solve(A - t(vx[i, ]) %*% x[i, ], t(vx[i, ]) %*% u[i]), where u are r and
+# the ranef of the units; those of a person likewise, with the ranef of the persons for that of the units; those of a
+# cell of both by solve(A, t(vx[i, ]) %*% r[i]). The squares are summed, and those of g texts or persons times (g-1)/g.
+#   V <- V(texts) + pmax(0, V(persons) - V(cells))   # with fewer than five persons V(texts) alone
+# Random slopes can be added to the formula of `fit`."""
 _MODELS: dict[Kind, str] = {
     "means": "lm(formula, d)",
     "mixed": 'lmer(formula, d, control = lmerControl(optimizer = "bobyqa", optCtrl = search, calc.derivs = FALSE))',
@@ -49,7 +60,11 @@ _BERNOULLI = """{
     log(drop(plogis((2 * new$time - 1) * logits) %*% rule$vectors[1, ]^2))
   }"""
 _SCRIPT = """# Reading times and surprisal: Rscript SCRIPT [TABLE]
-# Needs lme4 and mgcv. Random slopes can be added to the formula of `fit`.
+# Needs lme4 and mgcv.
+#
+# The standard errors are those of the model. The intervals of the report have clustered ones, and Student's t of one
+# degree less than there are clusters of the fewer kind. A text is an item where there is that column:
+$clustered
 suppressPackageStartupMessages({
   library(lme4)
   library(mgcv)

@@ -4,26 +4,28 @@ Times are explained by a baseline (length, log frequency, position and those of 
 surprisal. Three kinds of models are fitted:
 
 means
-    least squares on one time per unit; intervals by Student's t
+    least squares on one time per unit
 mixed
-    a linear mixed model with random intercepts of persons and units (REML); Wald intervals, as R's lme4 has them
+    a linear mixed model with random intercepts of persons and units (REML), as R's lme4 has it
 logistic
     the same for answers of 0 or 1, such as whether a unit is skipped
 
 Log-likelihoods are of densities, so they depend on the scale of the response: a difference between two models means
 something only if both explain raw times, or both the logarithms.
+
+Intervals of coefficients are by standard errors that are clustered by texts and persons (`clusters.py`).
 """
 
 from collections.abc import Sequence
-from math import inf, log, pi
+from math import log, pi
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.intervals import t_quantile
 from trainer.contracts.readings import FoldBy, Form
+from trainer.reading.clusters import Clustered, Clusters, Working, clustered
 from trainer.reading.mixed import Design, Floats, Levels, MixedFit, fit_linear
 from trainer.reading.skipping import fit_logistic, probabilities
 from trainer.reading.tables import check_number_of_texts
@@ -34,7 +36,6 @@ _Chosen: TypeAlias = "NDArray[np.bool_]"
 
 KNOT_SHARES = (0.05, 0.35, 0.65, 0.95)
 """Quantiles of a predictor at which its spline has knots (Harrell 2015, Regression Modeling Strategies, table 2.3)."""
-WALD_QUANTILE = 1.959963984540054
 _COLLINEAR = 1e-9
 _NODES = 20
 """Of the Gauss-Hermite quadrature over the effect of a new unit."""
@@ -89,6 +90,9 @@ class Estimate(NamedTuple):
     """`intercept`, or that of a predictor."""
     value: float
     standard_error: float
+    """That of the model, as lme4 has it."""
+    clustered_error: float
+    """That of the interval."""
     low: float
     high: float
 
@@ -105,18 +109,32 @@ class Regression(NamedTuple):
     """Of each column of surprisal; none for a line."""
     known_levels: tuple[Levels, Levels]
     """Persons and units in ascending order, whose effects `fit` has."""
-    degrees: float
-    """Of freedom of the intervals; infinite for Wald intervals."""
     fit: MixedFit
 
-    @property
-    def estimates(self) -> tuple[Estimate, ...]:
-        quantile = t_quantile(self.degrees) if self.degrees < inf else WALD_QUANTILE
+    def estimates(self, errors: Clustered) -> tuple[Estimate, ...]:
+        """Return the coefficients with their intervals."""
         values: list[float] = self.fit.coefficients.tolist()
-        errors: list[float] = np.sqrt(np.diag(self.fit.covariance)).tolist()
+        of_model: list[float] = np.sqrt(np.diag(self.fit.covariance)).tolist()
+        of_clusters: list[float] = errors.errors(np.eye(len(values))).tolist()
         return tuple(
-            Estimate(name, value, error, value - quantile * error, value + quantile * error)
-            for name, value, error in zip(self.names, values, errors, strict=True)
+            Estimate(name, value, of_one, error, value - errors.quantile * error, value + errors.quantile * error)
+            for name, value, of_one, error in zip(self.names, values, of_model, of_clusters, strict=True)
+        )
+
+    def clustered(self, sample: Sample) -> Clustered:
+        """Return the clustered covariances of the coefficients, given the sample that the model was fitted to."""
+        persons, units = (_grouped(levels, self.kind)[1] for levels in (sample.persons, sample.units))
+        errors = sample.response - self.expected(sample)
+        variance = self.fit.residual_sd**2
+        weights: Floats = np.full(len(errors), 1 / variance)
+        if self.kind == "logistic":
+            variance, weights = 1.0, (sample.response - errors) * (1 - sample.response + errors)
+        return clustered(
+            _design(sample, self.form, self.knots),
+            (persons, units),
+            self.fit,
+            Working(weights, errors / variance),
+            Clusters(sample.texts, persons),
         )
 
     def log_densities(self, sample: Sample) -> Floats:
@@ -135,16 +153,15 @@ class Regression(NamedTuple):
         expected, _ = self._predicted(sample)
         return probabilities(expected) if self.kind == "logistic" else expected
 
-    def effect(self, sample: Sample, bits: Floats) -> tuple[Floats, Floats]:
-        """Return the effect of a unit's own surprisal at bits (m,) less that at its mean, and its standard errors."""
+    def effect(self, sample: Sample, errors: Clustered, bits: Floats) -> tuple[Floats, Floats]:
+        """Return the effect of a unit's own surprisal at bits (m,) less that at its mean, and its clustered errors."""
         own = sample.surprisals[0]
         mean: Floats = np.full(1, float(np.sum(own)) / len(own))
         contrast: Floats = self._basis(bits) - self._basis(mean)
         first = 1 + len(sample.baseline.names)
-        past = first + len(contrast.T)
-        covariance: Floats = self.fit.covariance[first:past, first:past]
-        variances: Floats = np.sum(contrast @ covariance * contrast, axis=1)
-        return contrast @ self.fit.coefficients[first:past], np.sqrt(variances)
+        contrasts: Floats = np.zeros((len(bits), len(self.names)))
+        contrasts[:, first : first + len(contrast.T)] = contrast
+        return contrasts @ self.fit.coefficients, errors.errors(contrasts)
 
     def _basis(self, bits: Floats) -> Floats:
         return natural_spline(bits, self.knots[0]) if self.form == "spline" else bits[:, np.newaxis]
@@ -183,8 +200,7 @@ def fit(sample: Sample, kind: Kind, form: Form | None, *, start: "Floats | None"
         found = fit_logistic(sample.response, design, groups, start=start)
     else:
         found = fit_linear(sample.response, design, groups, start=start)
-    degrees = float(len(sample.response) - len(names)) if kind == "means" else inf
-    return Regression(kind, form, names, knots, (persons[0], units[0]), degrees, found)
+    return Regression(kind, form, names, knots, (persons[0], units[0]), found)
 
 
 def _knots(column: Floats) -> Floats:

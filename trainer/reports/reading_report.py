@@ -5,12 +5,14 @@ from math import exp, fsum, log
 from statistics import fmean
 from typing import Literal
 
+from trainer.contracts.base import changed
 from trainer.contracts.intervals import margin_of_mean
 from trainer.contracts.readings import (
     Curve,
     DeltaLogLikelihood,
     Measure,
     ModelFit,
+    ReadingComparison,
     ReadingFit,
     ReadingOptions,
     ReadingRecord,
@@ -53,7 +55,14 @@ _TITLES: Mapping[str, str] = {
     "training": "{measure}: what surprisal explains, over training",
     "sizes": "{measure}: what surprisal explains, over sizes",
 }
+_LEVEL = 0.05
+"""Larger p-values show no difference."""
 _AXES: Mapping[str, str] = {"perplexity": "perplexity per unit", "training": "step", "sizes": "parameters"}
+_MEANS = "Means over seeds with 95 % intervals over the seeds, or over the texts where these are wider"
+_MEANS_APART = (
+    "Means over seeds with 95 % intervals over the seeds, or over the texts where these are wider. Not comparable: the "
+    "baselines of the models are counted in different texts"
+)
 _GAINS = (
     "{measure}: gains of surprisal in nats per held-out time{intervals}; p by permutation over texts, corrected for"
     " the number of models (Holm)"
@@ -62,6 +71,12 @@ _GAINS_BY_ROW = (
     "{measure}: gains of surprisal in nats per held-out time, by rows; p by permutation over texts, corrected for the "
     "number of models (Holm)"
 )
+_INTERVALS: Mapping[tuple[bool, bool], str] = {
+    (True, True): " with 95 % intervals by errors clustered by texts and persons",
+    (False, True): " with 95 % intervals by errors clustered by texts",
+    (False, False): " with 95 % intervals",
+}
+"""By whether errors are clustered by persons, and at all: those of earlier versions were not."""
 _REASONS: Mapping[Reason, str] = {
     "first": "Left out: {rows} of first units of texts",
     "last": "Left out: {rows} of last units of texts",
@@ -69,6 +84,9 @@ _REASONS: Mapping[Reason, str] = {
     "missing": "Left out: {rows} without a time",
     "too_short": "Left out: {rows} with too short a time",
     "too_long": "Left out: {rows} with too long a time",
+    "beginning": "Left out: {rows} at the beginning of a text, where units before are missing",
+    "gap": "Left out: {rows} behind a gap in positions",
+    "inside_token": "Left out: {rows} of units inside a token of a model, or behind them",
     "no_predictor": "Left out: {rows} without a predictor: at the beginning of a text, behind a gap or inside a token",
 }
 
@@ -95,6 +113,11 @@ def measure_note(measure: Measure) -> Note:
 def _explained(result: ReadingResult, by_measure: Mapping[Measure, Sequence[ReadingFit]]) -> Iterator[Part]:
     yield from (_gains(result, measure, fits) for measure, fits in by_measure.items())
     yield from (table for measure, fits in by_measure.items() for table in _over_seeds(measure, fits))
+    text = note(_MEANS_APART if result.differing else _MEANS)
+    yield from (changed(figure, text=text) for figure in _figures(by_measure))
+
+
+def _figures(by_measure: Mapping[Measure, Sequence[ReadingFit]]) -> Iterator[Figure]:
     for measure, fits in by_measure.items():
         models = [fit for fit in fits if fit.counts is None]
         if len(fits) > 1:
@@ -168,7 +191,7 @@ def _figure(
     return Figure(
         name=f"{name}-{measure}",
         title=note(_TITLES[name], measure=measure_note(measure)),
-        text=note("Means over seeds with 95 % intervals over the seeds, or over the texts where these are wider"),
+        text=note(_MEANS),
         axes=(Axis(title=note(_AXES[name]), places=tuple(places)),),
         y=note("nats per held-out time"),
         form="figures",
@@ -277,7 +300,7 @@ def _effects(measure: Measure, fits: Sequence[ReadingFit]) -> Table:
     caption = note(
         "{measure}: effects of surprisal{intervals}, by all times that were kept; others are in `effects.csv`",
         measure=measure_note(measure),
-        intervals=note(" with 95 % intervals"),
+        intervals=note(_INTERVALS[fits[0].is_of_persons, fits[0].coefficients[0].clustered_error is not None]),
     )
     title = measure_note(measure)
     return Table(name=f"effects-{measure}", title=title, caption=caption, columns=columns, rows=tuple(rows), n_titles=2)
@@ -305,6 +328,13 @@ def _notes(
         for one in first.excluded:
             if one.n_rows:
                 yield note(_REASONS[one.reason], rows=counted_note(one.n_rows, "row"))
+    yield from _on_p(result.comparisons)
+    if result.differing:
+        yield note(
+            "Warning: {predictors} of the baseline are counted in different texts, so gains of these models are not "
+            "comparable. `frequencies` names one run in whose training text they are counted for all",
+            predictors=", ".join(f"`{name}`" for name in result.differing),
+        )
     if options.baseline:
         collinearity, nearest = max((fit.collinearity, fit.name) for fit in result.fits if fit.counts is None)
         yield note(
@@ -319,7 +349,25 @@ def _notes(
             "Warning: folds are by row, so a text stands in training and test at once. The gains are for comparisons "
             "with older papers only"
         )
-    yield note("Random slopes are not fitted. The scripts `reading-….R` among the files can fit them")
+    if not all(fit.is_of_persons for fit in result.fits):
+        yield note("Intervals of effects are for these persons; too narrow if readers differ in their effect")
+    if any(fit.analysis == "mixed" for fit in result.fits):
+        yield note("Random slopes are not fitted. The scripts `reading-….R` among the files can fit them")
+
+
+def _on_p(comparisons: Sequence[ReadingComparison]) -> Iterator[Note]:
+    """Explain p-values that few texts keep large, and those of 1."""
+    smallest = {one.measure: one.p_smallest for one in comparisons if one.p_smallest is not None}
+    for measure, p_value in smallest.items():
+        if p_value > _LEVEL:
+            yield note(
+                "{measure}: p is {smallest} or more, whatever the data: so few texts allow few changes of signs. Take "
+                "more texts or fewer models",
+                measure=measure_note(measure),
+                smallest=Quantity(value=p_value, form="p"),
+            )
+    if any(one.p_holm >= 1 for one in comparisons):
+        yield note("A p of 1 is that of equal gains, or one that the correction for the number of models brings to 1")
 
 
 def _notes_on_model(fit: ReadingFit) -> Iterator[Note]:
@@ -340,7 +388,11 @@ def _notes_on_model(fit: ReadingFit) -> Iterator[Note]:
         yield note("{model}: {texts} longer than its context, scored by windows", model=fit.name, texts=texts)
     if fit.bound_bits:
         bound = Quantity(value=fit.bound_bits, form="figures")
-        yield note("{model}: a surprisal may be lower by {bound} bits at most", model=fit.name, bound=bound)
+        yield note(
+            "{model}: a surprisal may be lower by {bound} bits at most, given the tokenizations that were continued",
+            model=fit.name,
+            bound=bound,
+        )
 
 
 def _model(fit: ReadingFit) -> Cell:

@@ -2,7 +2,17 @@
 
 import pytest
 
-from benchmarks.reading import CASES, analyse, coverage, main, row
+from benchmarks.reading import (
+    CASES,
+    EFFECT_CASES,
+    analyse,
+    analyse_effects,
+    coverage,
+    effects,
+    effects_row,
+    main,
+    row,
+)
 
 
 def test_simulated_times__have_intervals_that_cover_the_truth() -> None:
@@ -23,8 +33,18 @@ def test_surprisal_without_effect__is_rarely_found() -> None:
     assert -3.0 / 760 < found.true_difference < -0.8 / 760, "half a nat for each coefficient"
 
 
+def test_persons_who_differ_and_texts_that_differ__are_covered() -> None:
+    for place, name in ((1, "mixed, 12 persons who differ"), (6, "means, 12 texts that differ")):
+        case = EFFECT_CASES[place]
+        found = effects(case, [analyse_effects(case, seed) for seed in range(60)])
+        assert found.surprisal >= 52 / 60 and found.coefficients >= 0.9
+        assert found.surprisal > found.surprisal_by_model
+        assert effects_row(case, found).startswith(f"| {name} | ")
+
+
 @pytest.mark.slow
 def test_table__has_a_row_for_each_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["3"]) in (0, 1)
     shown = capsys.readouterr().out
-    assert [shown.count(f"| {case.name} |") for case in CASES] == [1] * len(CASES)
+    cases = [*CASES, *EFFECT_CASES]
+    assert [shown.count(f"| {case.name} |") for case in cases] == [1] * len(cases)

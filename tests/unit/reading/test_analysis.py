@@ -11,7 +11,7 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import Measure, Predictor, ReadingOptions, ScoringModel
 from trainer.data.rows import TextFile
-from trainer.reading.analysis import MeasureAnalysis, comparisons, with_common_units
+from trainer.reading.analysis import MeasureAnalysis, comparisons, differing, with_common_units
 from trainer.reading.tables import Times, read_times
 
 TEXTS, UNITS, PERSONS = 12, 25, 8
@@ -72,6 +72,7 @@ def test_fit__finds_the_planted_effects_and_a_gain(has_persons: bool, how: str, 
     assert [effects[name].unit for name in EFFECTS] == ["ms per bit", "ms per bit", "ms per character"]
     gain = found.fit.delta_log_likelihood
     assert gain.low is not None and 0 < gain.low < gain.estimate
+    assert found.fit.is_of_persons == (how == "mixed"), "eight persons"
     assert found.fit.analysis == how and (found.fit.person_sd is None) == (how == "means")
     n_kept = TEXTS * (UNITS - 2) * (PERSONS if how == "mixed" else 1)
     assert found.fit.n_observations == n_kept and len(found.text_nats) == TEXTS
@@ -109,6 +110,13 @@ def test_models__explain_the_units_that_all_of_them_have_scored() -> None:
     assert explained[0].excluded == explained[1].excluded
 
 
+def test_counted_predictors_of_the_baseline__differ_where_their_numbers_do() -> None:
+    one, other = scores_of(), scores_of(3)
+    assert differing(("length", "log_frequency"), [one, one, other]) == ("log_frequency",)
+    assert differing(("log_frequency",), [one, {**other, "log_frequency": one["log_frequency"]}]) == ()
+    assert differing(("length", "position"), [one, other]) == ()
+
+
 def test_comparisons__are_from_the_first_model_and_corrected_for_their_number() -> None:
     measure = analysis()
     names = ("lstm-1", "lstm-2", "lstm-3")
@@ -116,6 +124,7 @@ def test_comparisons__are_from_the_first_model_and_corrected_for_their_number() 
     fitted = [measure.explained_by(model, scores_of(seed)) for model, seed in zip(models, (1, 1, 5), strict=True)]
     same, noise = comparisons(fitted, seed=0)
     assert (same.first, same.second, same.difference, same.p_value) == ("lstm-1", "lstm-2", 0.0, 1.0)
+    assert same.p_smallest == noise.p_smallest == 2 * 2.0 ** (1 - TEXTS)
     assert noise.difference < 0 and noise.p_holm == pytest.approx(2 * noise.p_value) and noise.p_value < 0.01
     difference = sum(fitted[2].text_nats) - sum(fitted[0].text_nats)
     assert noise.difference == pytest.approx(difference / fitted[0].fit.n_observations)

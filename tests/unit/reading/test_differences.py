@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t
 
 from tests.unit.reading.test_mixed import array
-from trainer.reading.differences import delta, paired_p
+from trainer.reading.differences import delta, paired_p, smallest_p
 from trainer.reading.mixed import Floats, Levels
 from trainer.reading.regression import TrainingCost
 
@@ -85,6 +85,14 @@ def test_permutation__tries_all_signs_of_few_texts() -> None:
     zeros: Floats = np.zeros(len(differences))
     assert paired_p(differences, zeros, texts, seed=0) == paired_p(zeros, differences, texts, seed=1) == expected
     assert paired_p(zeros, zeros, texts, seed=0) == 1
+
+
+@pytest.mark.parametrize("n_texts", [5, 8, 13, 14])
+def test_permutation__is_smallest_where_all_texts_have_one_sign(n_texts: int) -> None:
+    differences, texts = texts_of([1.0] * n_texts, 3)
+    found = paired_p(differences + 1, 0 * differences, texts, seed=0)
+    assert found >= smallest_p(n_texts) and (n_texts > 13 or found == smallest_p(n_texts) == 2.0 ** (1 - n_texts))
+    assert n_texts <= 13 or smallest_p(n_texts) == 1 / 10_000
 
 
 def test_permutation__of_many_texts_is_drawn_and_near_students_t() -> None:

@@ -60,11 +60,12 @@ def test_exclusions__count_a_row_for_its_first_reason_in_the_stated_order() -> N
     options = ReadingOptions(exclude=("punctuation", "last", "first"), baseline=("length",), spillover=1)
     rows = observations(read(), "self_paced", options, {"surprisal": SURPRISAL})
     assert [one.reason for one in rows.excluded] == [
-        *("first", "last", "punctuation", "missing", "too_short", "too_long", "no_predictor"),
+        *("first", "last", "punctuation", "missing", "too_short", "too_long", "beginning", "gap", "inside_token"),
     ]
     # `end.` is the last too; `cat` has no surprisal and `ran` none of the unit before; times are from 100 to 3000 ms.
     assert counts(rows) == {
-        **{"first": 2, "last": 2, "punctuation": 0, "missing": 1, "too_short": 1, "too_long": 1, "no_predictor": 2},
+        **{"first": 2, "last": 2, "punctuation": 0, "missing": 1, "too_short": 1, "too_long": 1},
+        **{"beginning": 0, "gap": 0, "inside_token": 2},
     }
     assert units_of(rows) == [4] and values_of(rows) == [310.0]
     assert rows.needed == ("surprisal", "surprisal_1", "length", "length_1")
@@ -72,7 +73,10 @@ def test_exclusions__count_a_row_for_its_first_reason_in_the_stated_order() -> N
 
 def test_exclusions__that_are_not_requested_are_not_counted() -> None:
     rows = observations(read(), "self_paced", ALL, {"surprisal": [1.0] * 10})
-    assert counts(rows) == {"missing": 1, "too_short": 0, "too_long": 0, "no_predictor": 0}
+    assert counts(rows) == {
+        "missing": 1,
+        **dict.fromkeys(("too_short", "too_long", "beginning", "gap", "inside_token"), 0),
+    }
     assert values_of(rows) == [300.0, 99.0, 3001.0, 310.0, 320.0, 300.0, 400.0, 401.0, 402.0]
 
 
@@ -109,6 +113,8 @@ def test_predictors__of_units_before_are_absent_behind_a_gap_in_positions(step: 
     for name, expected in (("surprisal_1", "- 0 - 2 3 - 5"), ("surprisal_2", "- - - - 2 - -")):
         before: list[float] = found.predictors[name].tolist()
         assert " ".join("-" if isnan(one) else f"{one:.0f}" for one in before) == expected
+    left_out = {reason: n_rows for reason, n_rows in counts(found).items() if n_rows}
+    assert left_out == {"beginning": 4, "gap": 2} and units_of(found) == [4]
 
 
 def test_predictors__of_units_before_are_those_of_the_same_text() -> None:
@@ -131,11 +137,11 @@ def test_predictors__of_units_before_are_those_of_the_same_text() -> None:
 def test_predictors__that_are_not_needed_may_be_absent() -> None:
     scores: Mapping[Predictor, Sequence[float | None]] = {"surprisal": [1.0] * 10, "unigram": SURPRISAL}
     rows = observations(read(), "gaze", changed(spillover=1), scores)
-    assert counts(rows)["no_predictor"] == 1  # the first of b; that of a has no time
+    assert (counts(rows)["beginning"], counts(rows)["inside_token"]) == (1, 0)  # the first of b; that of a has no time
     assert column(rows, "unigram") == [2, 3, 5, 6, None, 9, 10]
     assert column(rows, "unigram_1") == [1, 2, 4, 5, 7, None, 9]
     needed = observations(read(), "gaze", changed(spillover=1, baseline=("unigram",)), scores)
-    assert counts(needed)["no_predictor"] == 3
+    assert (counts(needed)["beginning"], counts(needed)["inside_token"]) == (1, 2)
 
 
 def test_rows__of_which_none_is_left_are_refused_with_their_reasons() -> None:

@@ -61,7 +61,7 @@ def test_script__prints_the_same_numbers(tmp_path: Path, kind: Kind, tolerance: 
     script.write_text(r_script(kind, sample.baseline.names, sample.surprisal.names, "table.csv"), encoding="utf-8")
     printed = answer(script, table)
     model = fit(sample, kind, "linear")
-    for estimate in model.estimates:
+    for estimate in model.estimates(model.clustered(sample)):
         value, error = printed.pop(estimate.name)
         assert estimate.value == pytest.approx(value, abs=tolerance * error)
         assert estimate.standard_error == pytest.approx(error, rel=tolerance)

@@ -40,31 +40,98 @@ def design(sample: Sample) -> Floats:
     return np.concatenate((ones, of_units[sample.units]), axis=1)
 
 
-def test_means__have_least_squares_with_t_intervals() -> None:
+def test_means__have_the_errors_of_least_squares_and_intervals_by_leaving_out_each_text() -> None:
+    """The clustered covariance of least squares is that of the jackknife, which fits the other texts again."""
     sample = simulated("means")
     x, degrees = design(sample), len(sample.response) - 4
     of_x = inverted(x.T @ x)
     coefficients: Floats = of_x @ x.T @ sample.response
     residuals: Floats = sample.response - x @ coefficients
     variances: Floats = np.diag(of_x) * float(residuals @ residuals) / degrees
-    half: Floats = float(t.ppf(0.975, degrees)) * np.sqrt(variances)
-    estimates = fit(sample, "means", "linear").estimates
+    squares: Floats = np.zeros(4)
+    for text in range(6):
+        rest: Chosen = sample.texts != text
+        its_x: Floats = x[rest]
+        without: Floats = inverted(its_x.T @ its_x) @ its_x.T @ sample.response[rest]
+        squares += (without - coefficients) ** 2
+    half: Floats = float(t.ppf(0.975, 5)) * np.sqrt(squares * 5 / 6)
+    model = fit(sample, "means", "linear")
+    estimates = model.estimates(model.clustered(sample))
     assert [one.name for one in estimates] == ["intercept", "length", "surprisal", "surprisal_1"]
     assert [one.value for one in estimates] == pytest.approx(numbers(coefficients))
+    assert [one.standard_error for one in estimates] == pytest.approx(numbers(np.sqrt(variances)))
     assert [one.low for one in estimates] == pytest.approx(numbers(coefficients - half))
     assert [one.high for one in estimates] == pytest.approx(numbers(coefficients + half))
 
 
 @pytest.mark.parametrize(("kind", "fitted"), [("mixed", fit_linear), ("logistic", fit_logistic)])
-def test_mixed__has_wald_intervals_of_the_model_with_a_row_for_each_observation(kind: Kind, fitted: Fit) -> None:
+def test_mixed__has_the_errors_of_the_model_with_a_row_for_each_observation(kind: Kind, fitted: Fit) -> None:
     sample = simulated(kind)
     expected = fitted(sample.response, each(design(sample)), (sample.persons, sample.units))
-    estimates = fit(sample, kind, "linear").estimates
+    model = fit(sample, kind, "linear")
+    estimates = model.estimates(model.clustered(sample))
     assert [one.standard_error for one in estimates] == pytest.approx(standard_errors(expected), rel=1e-5)
     for one, value in zip(estimates, numbers(expected.coefficients), strict=True):
         assert one.value == pytest.approx(value)
-        assert one.high - one.value == pytest.approx(float(norm.ppf(0.975)) * one.standard_error)
+        assert one.high - one.value == pytest.approx(float(t.ppf(0.975, 5)) * one.clustered_error)
         assert one.value - one.low == pytest.approx(one.high - one.value)
+
+
+def test_clustered_errors__of_a_predictor_that_one_text_has_are_finite() -> None:
+    sample = simulated("means")
+    in_first: Floats = np.where(np.arange(90) < 7, 1.0, 0.0)
+    sample = sample._replace(baseline=Predictors(("length",), in_first[:, np.newaxis]))
+    model = fit(sample, "means", "linear")
+    assert all(0 <= one.clustered_error < 1e3 for one in model.estimates(model.clustered(sample)))
+
+
+def of_clusters(levels: Levels, v_x: Floats, x: Floats, residuals: Floats, *, is_jackknife: bool = True) -> Floats:
+    """The squares of how far each cluster moves the coefficients, by the cross-products of all rows and of its own."""
+    names: list[int] = np.unique(levels).tolist()
+    total: Floats = np.zeros(len(x.T))
+    for name in names:
+        own: Chosen = levels == name
+        information: Floats = v_x.T @ x - (v_x[own].T @ x[own] if is_jackknife else 0.0)
+        total += (inverted(information) @ v_x[own].T @ residuals[own]) ** 2
+    squares: Floats = total * (1 - 1 / len(names) if is_jackknife else 1.0)
+    return squares
+
+
+@pytest.mark.parametrize("n_persons", [12, 4])
+@pytest.mark.parametrize("kind", ["mixed", "logistic"])
+def test_clustered_errors__are_those_of_dense_matrices(kind: Kind, n_persons: int) -> None:
+    """Texts, plus what persons have beyond the cells of both; texts alone where there are fewer than five persons."""
+    sample = simulated(kind, n_persons=n_persons, n_texts=8, n_units=9)
+    assert sample.persons is not None
+    model = fit(sample, kind, "linear")
+    x, y = design(sample), sample.response
+    of_persons: Floats = np.eye(n_persons)[sample.persons]
+    known: list[int] = np.unique(sample.units).tolist()
+    of_rows: list[int] = sample.units.tolist()
+    of_units: Floats = np.eye(72)[[known.index(unit) for unit in of_rows]]
+    persons, units = model.fit.effects
+    person_sd, unit_sd = model.fit.group_sds
+    logits = x @ model.fit.coefficients + of_persons @ persons + of_units[:, : len(units)] @ units
+    variances: Floats = np.full(len(y), model.fit.residual_sd**2)
+    errors: Floats = y - logits
+    if kind == "logistic":
+        powers: Floats = np.exp(-logits)
+        variances = (1 + powers) ** 2 / powers
+        errors = (y - 1 / (1 + powers)) * variances
+    v: Floats = np.diag(variances)
+    for indicators, sd in ((of_persons, person_sd), (of_units, unit_sd)):
+        v = v + sd**2 * indicators @ indicators.T
+    v_x = inverted(v) @ x
+    expected = of_clusters(sample.texts, v_x, x, errors + of_units[:, : len(units)] @ units)
+    if n_persons >= 5:
+        beside = of_clusters(sample.persons, v_x, x, errors + of_persons @ persons)
+        cells: Levels = 100 * sample.persons + sample.texts
+        beside -= of_clusters(cells, v_x, x, errors, is_jackknife=False)
+        expected += np.maximum(beside, 0.0)
+    clustered = model.clustered(sample)
+    found = [one.clustered_error for one in model.estimates(clustered)]
+    assert found == pytest.approx(numbers(np.sqrt(expected)), rel=1e-6)
+    assert clustered.quantile == pytest.approx(float(t.ppf(0.975, 7)))
 
 
 def test_held_out_means__are_predicted_by_least_squares_on_the_other_folds() -> None:

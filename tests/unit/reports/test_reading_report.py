@@ -7,7 +7,17 @@ import pytest
 from tests.support.readings import reading_record
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.readings import Coefficient, DeltaLogLikelihood, ReadingFit, ReadingOptions, ReadingResult
+from trainer.contracts.readings import (
+    Coefficient,
+    DeltaLogLikelihood,
+    Excluded,
+    Predictor,
+    ReadingComparison,
+    ReadingFit,
+    ReadingOptions,
+    ReadingResult,
+    Reason,
+)
 from trainer.contracts.reports import Estimate, Figure, Report
 from trainer.contracts.runs import Leak
 from trainer.reports.reading_report import reading_report
@@ -44,9 +54,25 @@ def fit(model: str, gain: float, perplexity: float, **changes: object) -> Readin
 
 
 def report_of(*fits: ReadingFit, **options: object) -> Report:
+    return report_with(*fits, options=parse(ReadingOptions, options))
+
+
+def report_with(
+    *fits: ReadingFit,
+    options: ReadingOptions | None = None,
+    compared: tuple[ReadingComparison, ...] = (),
+    differing: tuple[Predictor, ...] = (),
+) -> Report:
     record, _ = reading_record("reading-1", "lstm-1")
-    record = changed(record, options=parse(ReadingOptions, options))
-    return reading_report(ReadingResult(reading_id="reading-1", data=record.data, fits=fits), record, {})
+    record = changed(record, options=options or record.options)
+    result = ReadingResult(
+        reading_id="reading-1", data=record.data, fits=fits, comparisons=compared, differing=differing
+    )
+    return reading_report(result, record, {})
+
+
+def notes_of(report: Report) -> str:
+    return "\n".join(ENGLISH.note(part) for part in report.sections[-1].parts if part.kind == "note")
 
 
 def figures(report: Report) -> dict[str, Figure]:
@@ -145,7 +171,7 @@ def test_one_model__has_no_figure_of_many() -> None:
     ("changes", "options", "said"),
     [
         ({"n_cut": 2}, {}, "lstm-1: 2 texts longer than its context, scored by windows"),
-        ({"bound_bits": 0.25}, {}, "lstm-1: a surprisal may be lower by 0.25 bits at most"),
+        ({"bound_bits": 0.25}, {}, "lstm-1: a surprisal may be lower by 0.25 bits at most, given the tokenizations"),
         ({"n_unknown": 3}, {}, "lstm-1: 3 tokens unknown to its tokenizer, whose surprisal is not that of the words"),
         (
             {"leak": Leak(lines=0, covered=0.4)},
@@ -160,10 +186,79 @@ def test_one_model__has_no_figure_of_many() -> None:
 def test_notes__say_what_a_reader_has_to_know(
     changes: dict[str, object], options: dict[str, object], said: str
 ) -> None:
-    def notes(*fits: ReadingFit, **chosen: object) -> str:
-        parts = report_of(*fits, **chosen).sections[-1].parts
-        return "\n".join(ENGLISH.note(part) for part in parts if part.kind == "note")
+    assert said in notes_of(report_of(changed(FIT, **changes), **options))
+    assert said not in notes_of(report_of(FIT, baseline=[]))
 
-    assert said in notes(changed(FIT, **changes), **options)
-    without = notes(FIT, baseline=[])
-    assert said not in without
+
+def test_left_out_rows__have_a_line_for_each_reason() -> None:
+    reasons: tuple[Reason, ...] = ("missing", "beginning", "gap", "inside_token", "no_predictor")
+    excluded = tuple(Excluded(reason=reason, n_rows=number) for number, reason in enumerate(reasons, 10))
+    shown = notes_of(report_of(changed(FIT, excluded=excluded)))
+    assert [line for line in shown.splitlines() if line.startswith("Left out")] == [
+        "Left out: 10 rows without a time",
+        "Left out: 11 rows at the beginning of a text, where units before are missing",
+        "Left out: 12 rows behind a gap in positions",
+        "Left out: 13 rows of units inside a token of a model, or behind them",
+        "Left out: 14 rows without a predictor: at the beginning of a text, behind a gap or inside a token",
+    ]
+
+
+OTHER = fit("lstm-2", 0.04, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("p_holm", "p_smallest", "said"),
+    [
+        (0.0625, 0.0625, ["p is 0.0625 or more"]),
+        (1.0, 0.125, ["p is 0.125 or more", "A p of 1 is that of equal gains"]),
+        (1.0, 0.03, ["A p of 1 is that of equal gains"]),
+        (0.04, 0.03, []),
+        (0.5, None, []),
+    ],
+)
+def test_p__of_few_texts_is_explained(p_holm: float, p_smallest: float | None, said: list[str]) -> None:
+    compared = ReadingComparison(
+        measure="gaze",
+        first="lstm-1",
+        second="lstm-2",
+        difference=0.02,
+        p_value=p_holm,
+        p_holm=p_holm,
+        p_smallest=p_smallest,
+    )
+    shown = notes_of(report_with(FIT, OTHER, compared=(compared,)))
+    assert [text for text in ("p is 0.0625 or more", "p is 0.125 or more", "A p of 1 is that of") if text in shown] == [
+        text.removesuffix(" equal gains") for text in said
+    ]
+
+
+def test_baselines_of_different_texts__are_told_with_the_option_and_in_the_figures() -> None:
+    report = report_with(FIT, OTHER, differing=("log_frequency", "unigram"))
+    shown = notes_of(report)
+    assert "Warning: `log_frequency`, `unigram` of the baseline are counted in different texts" in shown
+    assert "`frequencies` names one run" in shown
+    [figure] = report.figures()
+    assert "Not comparable" in ENGLISH.note(figure.text)
+    [same] = report_of(FIT, OTHER).figures()
+    assert "Not comparable" not in ENGLISH.note(same.text)
+
+
+@pytest.mark.parametrize(
+    ("analysis", "is_of_persons", "is_clustered", "intervals", "said"),
+    [
+        ("means", False, True, "by errors clustered by texts, by all", ["for these persons"]),
+        ("mixed", False, True, "by errors clustered by texts, by all", ["for these persons", "Random slopes"]),
+        ("mixed", True, True, "by errors clustered by texts and persons, by all", ["Random slopes"]),
+        ("mixed", False, False, "with 95 % intervals, by all", ["for these persons", "Random slopes"]),
+    ],
+)
+def test_intervals_of_effects__say_for_whom_they_hold(
+    analysis: str, is_of_persons: bool, is_clustered: bool, intervals: str, said: list[str]
+) -> None:
+    """The last row is a result of an earlier version."""
+    [effect] = FIT.coefficients
+    effect = changed(effect, standard_error=0.5, clustered_error=0.6) if is_clustered else effect
+    report = report_of(changed(FIT, analysis=analysis, is_of_persons=is_of_persons, coefficients=(effect,)))
+    [table] = [table for table in report.tables() if table.name == "effects-gaze"]
+    assert table.caption is not None and intervals in ENGLISH.note(table.caption)
+    assert [text for text in ("for these persons", "Random slopes") if text in notes_of(report)] == said

@@ -25,7 +25,7 @@ from trainer.contracts.readings import (
     ScoringModel,
     UnitScores,
 )
-from trainer.contracts.reports import Note, note
+from trainer.contracts.reports import Note, counted_note, note
 from trainer.contracts.runs import Leak, RunModel
 from trainer.contracts.sequences import SequencesResponse
 from trainer.data.corpora import CorpusStore
@@ -35,7 +35,7 @@ from trainer.inference.frequencies import Frequencies
 from trainer.inference.leaks import LeakSearch
 from trainer.inference.sequences import score_parts
 from trainer.models.ngram import NgramModel
-from trainer.reading.analysis import MeasureAnalysis, Scores, comparisons, with_common_units
+from trainer.reading.analysis import MeasureAnalysis, Scores, comparisons, differing, with_common_units
 from trainer.reading.files import reading_files
 from trainer.reading.scoring import no_counts, portions, scores_of, times_of
 from trainer.reading.tables import Times
@@ -48,6 +48,7 @@ from trainer.worker.children.step import run_step
 
 logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _NATS_PER_BIT = log(2)
+_EQUAL_BITS = 1e-4
 
 
 class Scored(NamedTuple):
@@ -66,7 +67,7 @@ def run_reading_child(settings: Settings, reading_id: str) -> int:
 def _write(reading: ReadingDirectory, settings: Settings) -> None:
     record, times = reading.record(), times_of(reading)
     counts = _Counts(times, record.options, settings)
-    scored = [*_scored(reading, counts, settings)]
+    scored, copies = _without_copies([*_scored(reading, counts, settings)])
     common = with_common_units([one.scores for one in scored])
     total = len(record.runs) + len(record.measures) * len(scored)
     fitted: list[ModelFit] = []
@@ -99,9 +100,10 @@ def _write(reading: ReadingDirectory, settings: Settings) -> None:
         logger.info("times_fitted", reason=measure)
     result = ReadingResult(
         reading_id=reading.reading_id,
-        data=changed(record.data, notes=(*record.data.notes, *counts.notes, *left_out)),
+        data=changed(record.data, notes=(*record.data.notes, *counts.notes, *copies, *left_out)),
         fits=tuple(one.fit for one in fitted),
         comparisons=tuple(compared),
+        differing=differing(record.options.baseline, common),
     )
     report = reading_report(result, record, firsts)
     reading.write_result(result, reading_files(result, report, pictures_of(report)))
@@ -123,6 +125,8 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
     """
     runs, record = RunStore(settings.app.artifacts_root), reading.record()
     leaks = _leaks(record, times_of(reading), runs, CorpusStore(settings))
+    named = record.options.frequencies
+    of_all = None if named is None else counts.of(runs.get(named))
     seen: list[_OfText] = []
     counted: list[Scored] = []
     for one in record.runs:
@@ -131,12 +135,13 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
         bound = _bits(scores.bound_nats)
         model = changed(_model(one, run), n_cut=scores.n_cut, n_unknown=scores.n_unknown, bound_bits=bound)
         model = changed(model, leak=leaks.get(one.run_id))
-        yield Scored(model, of_counts.beside(scores))
+        baseline = of_all or of_counts
+        yield Scored(model, baseline.beside(scores))
         if not any(of_counts is one for one in seen):
             seen.append(of_counts)
             of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0, leak=None)
             counted += [
-                Scored(changed(of_run, counts=kind, bound_bits=_bits(of_kind.bound_nats)), of_counts.beside(of_kind))
+                Scored(changed(of_run, counts=kind, bound_bits=_bits(of_kind.bound_nats)), baseline.beside(of_kind))
                 for kind, of_kind in of_counts.kinds.items()
                 if kind not in record.options.baseline
             ]
@@ -151,6 +156,38 @@ def _leaks(record: ReadingRecord, times: Times, runs: RunStore, corpora: CorpusS
         texts = [normalized(text.running, effective.tokenizer.normalization) for text in times.texts]
         leaks[run_id] = LeakSearch(run_id, effective, runs, corpora).of_running(texts)
     return leaks
+
+
+def _without_copies(scored: Sequence[Scored]) -> tuple[Sequence[Scored], Sequence[Note]]:
+    """Return what has scored the units without copies of a run of n-grams, and notes: its counts, and its other seeds.
+
+    The difference of such two is 0, and another comparison makes the correction of the p-values stricter for all.
+    """
+    ngrams: list[Scored] = []
+    kept: list[Scored] = []
+    notes: list[Note] = []
+    for one in scored:
+        is_model = one.model.counts is None
+        is_ngram = one.model.family == "ngram"
+        same = [] if is_model and not is_ngram else [ngram for ngram in ngrams if _are_equal(one, ngram)]
+        if same:
+            notes.append(
+                note(
+                    "Without {counts} as a model of its own: {model} is the same n-gram.",
+                    counts=one.model.name,
+                    model=same[0].model.name,
+                )
+            )
+            continue
+        kept.append(one)
+        if is_model and is_ngram:
+            ngrams.append(one)
+    return kept, notes
+
+
+def _are_equal(one: Scored, other: Scored) -> bool:
+    pairs = zip(one.scores["surprisal"], other.scores["surprisal"], strict=True)
+    return all(a is b if a is None or b is None else abs(a - b) < _EQUAL_BITS for a, b in pairs)
 
 
 def _model(one: RunModel, run: RunDirectory) -> ScoringModel:
@@ -192,10 +229,22 @@ class _Counts:
         self._asked = [*portions(times, options.tokenizations)]
         self._known: dict[object, _OfText] = {}
         self._gone: dict[str, None] = {}
+        self._n_wordless = 0
 
     @property
     def notes(self) -> Sequence[Note]:
-        """A note on the runs whose texts are gone."""
+        """Notes on units without words, and on texts that are gone."""
+        return [*self._on_words(), *self._on_texts()]
+
+    def _on_words(self) -> Iterator[Note]:
+        if self._n_wordless and "log_frequency" in self._options.baseline:
+            yield note(
+                "{units} without words, such as punctuation: their log frequency is 0, the sum of none. "
+                "`exclude` leaves them out",
+                units=counted_note(self._n_wordless, "unit"),
+            )
+
+    def _on_texts(self) -> Sequence[Note]:
         if self._options.has_counts is False:
             return [note("Without counts of the training text, which only the owner of a run and admins get.")]
         runs = ", ".join(self._gone)
@@ -206,7 +255,8 @@ class _Counts:
         """Return what is counted in the text of a run; raises DATA_NOT_FOUND if the baseline needs what is gone."""
         key = text_key(run)
         if key not in self._known:
-            self._known[key] = _OfText() if self._options.has_counts is False else self._count(run)
+            is_counted = self._options.has_counts is not False or run.run_id == self._options.frequencies
+            self._known[key] = self._count(run) if is_counted else _OfText()
         if not self._known[key].kinds:
             self._gone[run.run_id] = None
         return self._known[key]
@@ -219,11 +269,14 @@ class _Counts:
             counted = count_text(run, self._settings)
         except AppError as error:
             logger.warning("counts_not_possible", run_id=run.run_id, error_code=error.code)
-            if (refusal := no_counts(self._options.baseline, run.run_id)) is not None:
+            is_needed = self._options.frequencies in (None, run.run_id)
+            if is_needed and (refusal := no_counts(self._options.baseline, run.run_id)) is not None:
                 raise refusal from None
             return _OfText()
+        frequencies = Frequencies(tokenizer, lines).of_texts(words)
+        self._n_wordless = sum(one is None for one in frequencies)
         return _OfText(
-            Frequencies(tokenizer, lines).of_texts(words),
+            [0.0 if one is None else one for one in frequencies],
             {"unigram": self._scores(counted.unigram, tokenizer), "ngram": self._scores(counted.ngram, tokenizer)},
         )
 
