@@ -178,7 +178,7 @@ def test_unfinished_run_with_a_search__ends_with_what_to_do_or_trains_by_the_rul
     assert shell.refuse("resume", run.run_id) == f"mt: {error.message}\n"
 
 
-REASON = "has another form: it has schema_version 9, and this program reads up to 3: update the program."
+REASON = "has another form: it has schema_version 9, and this program reads up to 4: update the program."
 
 
 @pytest.fixture(name="mixed")

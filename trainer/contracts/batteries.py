@@ -174,7 +174,7 @@ class BatteryRequest(BatteryOptions):
 class BatteryRecord(JobRecord):
     """`request.json`; the items are in `items.jsonl` beside it."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     battery_id: Identifier
     options: BatteryOptions
     development_of: Identifier | None = None
@@ -195,6 +195,7 @@ class BatteryRecord(JobRecord):
 class ItemScores(Frozen):
     """A line of the scores of a run: those of the sequences of an item, by its place in `items.jsonl`."""
 
+    schema_version: Literal[2] = 2
     item: int
     scores: tuple[SequenceScore, ...]
 
@@ -383,7 +384,7 @@ class SeedBand(Frozen):
 class BatterySummary(Frozen):
     """`result.json`."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     measure: Measure
     batteries: tuple[BatteryInfo, ...]
     runs: tuple[RunResult, ...]

@@ -108,7 +108,7 @@ _OF_RUN = (
 _OF_SPLIT = _without_null("unknown_tokens", "unknown_chars", "bytes")
 
 EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
-    "RunRecord": ((*_OF_RUN, Change("cost", _without("search_steps"))), ()),
+    "RunRecord": ((*_OF_RUN, Change("cost", _without("search_steps"))), (), ()),
     "RunManifest": (
         (
             *_OF_RUN,
@@ -117,17 +117,21 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
             Change("eval", _with_empty_lines),
         ),
         (),
+        (),
     ),
-    "EvalMetrics": ((Change("", _with_total_line), Change("", _with_templates)), ()),
+    "EvalMetrics": ((Change("", _with_total_line), Change("", _with_templates)), (), ()),
     "TrainingState": ((Change("", _without_null("seen")),), ()),
     "StudyRecord": ((), ()),
     "StudyResult": ((), ()),
-    "BatteryRecord": ((Change("batteries", _with_templates),), ()),
+    "BatteryRecord": ((Change("batteries", _with_templates),), (), ()),
+    "ItemScores": ((),),
     "Annotations": ((),),
     "ReadingRecord": ((),),
     "ExperimentRecord": ((),),
-    "ExperimentResult": ((),),
+    "ExperimentResult": ((), ()),
+    "ReadingFit": ((),),
     "ReadingResult": ((),),
+    "Report": ((),),
     "BatteryManifest": ((Change("batteries", _with_templates),), ()),
     "BatterySummary": (
         (
@@ -135,6 +139,7 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
             Change("batteries", _with_templates),
             Change("runs.controls", _without("swapped", "n_not_turned")),
         ),
+        (),
     ),
     "Development": ((Change("", _with_templates),),),
     "trainer.metrics.config.v1": ((Change("", _without("search")),),),

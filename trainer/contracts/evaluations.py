@@ -52,7 +52,7 @@ class SequenceLengths(Frozen):
 class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     """`eval/metrics.json`: the metrics of the saved model on one split; docs/evaluation.md defines them."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     run_id: Identifier
     split: EvalSplit
     objective: Objective = "causal_lm"

@@ -588,7 +588,7 @@ class TextLeak(Frozen):
 class ExperimentResult(Frozen):
     """`result.json`: the numbers of a finished experiment; the report is made of it."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     experiment_id: Identifier
     name: str
     languages: tuple[str, ...]

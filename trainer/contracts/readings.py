@@ -301,6 +301,7 @@ class ScoringModel(Frozen, json_schema_extra=describe_fields):
 class ReadingFit(ScoringModel):
     """What a model explains of a measure."""
 
+    schema_version: Literal[2] = 2
     measure: Measure
     analysis: Analysis
     n_observations: int

@@ -230,7 +230,7 @@ class Section(Frozen):
 class Report(Frozen):
     """`report.json`: the answer of a result first, then what is to be known about it, and details."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     title: Note
     sections: tuple[Section, ...]
 

@@ -331,7 +331,7 @@ def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
 class RunRecord(JobRecord):
     """`request.json`: an accepted run."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     run_id: Identifier
     request: SentRequest
     effective: EffectiveRequest
@@ -679,7 +679,7 @@ class EvalSummary(Frozen):
 class RunManifest(Frozen):
     """`manifest.json`: a finished run; written once, at its end."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     run_id: Identifier
     status: FinalState
     request: SentRequest
