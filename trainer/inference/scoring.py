@@ -31,6 +31,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import ScoringMethod
 from trainer.contracts.scores import Expected, LineScore, ScoreRequest, ScoreResponse, Totals, WindowReport, WordScore
 from trainer.data.normalization import Line, documents, normalized
+from trainer.data.words import without_separators
 from trainer.inference.prefix_trees import tree_surprisals
 from trainer.inference.windows import Window, context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
@@ -507,7 +508,7 @@ def _words(
                 nats -= boundary[behind]
                 if first > 0 or boundaries.has_line_start:
                     nats += boundary[first]
-            word = line.text[start:end].strip()
+            word = without_separators(line.text[start:end])
             start = line.start + line.text.index(word, start)
             value = None if math.isnan(nats) else max(0.0, nats)
             yield WordScore(text=word, span=(start, start + len(word)), surprisal=value)

@@ -1,15 +1,17 @@
 """Word boundaries among tokens, so that a word has the same probability with every tokenizer.
 
-A word is the text between white space. It is complete when white space or the end of the line follows. The surprisal of
-a word is that of one event: this word comes next and is complete, given that the word before it is complete. Where
-tokens begin with the space before their word, the tokens of a word have another probability: it includes that the word
-before them ended, and not that the word itself ends. Pimentel and Meister (2024, https://arxiv.org/abs/2406.14561)
-correct that: p(word) = p(its tokens) * p(a word ends after them) / p(a word ends before them), where p(a word ends) is
-the sum over all tokens that begin with white space, and [EOS]. A space that is a token of its own counts among them.
+A word is the text between white space or zero-width spaces. It is complete when one of them or the end of the line
+follows. The surprisal of a word is that of one event: this word comes next and is complete, given that the word before
+it is complete. Where tokens begin with the space before their word, the tokens of a word have another probability: it
+includes that the word before them ended, and not that the word itself ends. Pimentel and Meister (2024,
+https://arxiv.org/abs/2406.14561) correct that: p(word) = p(its tokens) * p(a word ends after them) / p(a word ends
+before them), where p(a word ends) is the sum over all tokens that begin with white space, and [EOS]. A space that is a
+token of its own counts among them.
 """
 
 from collections.abc import Sequence
 
+from trainer.data.words import is_separator
 from trainer.tokenizers.base import SPACE, Span, Tokenizer
 from trainer.tokenizers.subword import SPLIT
 
@@ -29,14 +31,14 @@ class WordBoundaries:
         self.has_line_start = method == "sentencepiece" and not as_minicons
         """A line begins with a boundary, as if a space were before it."""
         self._is_word = method == "word"
-        self._begins = {i for i, text in enumerate(texts) if text[0].isspace()}
-        self._blank = {i for i in self._begins if not texts[i].strip()}
+        self._begins = {i for i, text in enumerate(texts) if is_separator(text[0])}
+        self._blank = {i for i in self._begins if is_separator(texts[i])}
         ends = set() if as_minicons else {tokenizer.special_ids.line_end}
         self.ids = None if self._is_word else sorted(self._begins | ends)
         """The tokens after which the word before them is complete; None if every token is one."""
 
     def words(self, line_ids: Sequence[int]) -> list[Span]:
-        """Return the range of tokens of each word; white space at the end of a line is one more."""
+        """Return the range of tokens of each word; separators at the end of a line are one more."""
         starts: list[int] = []
         has_text = True
         for position, token in enumerate(line_ids):
@@ -51,14 +53,14 @@ def word_ends(tokenizer: Tokenizer, line: str) -> list[int]:
     """Return for each token of a line the position after the last token of its word, for masks.
 
     A word here is letters, a number, or signs, with the space before them: no subword token crosses its borders. With
-    characters, white space is a word of its own.
+    characters, what separates words is a word of its own.
     """
     pieces: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(line)
     word_of_char = [number for number, (_, (start, end)) in enumerate(pieces) for _ in range(start, end)]
     starts = [start for start, _ in tokenizer.spans(line)]
     words = [word_of_char[start] for start in starts]
     if tokenizer.manifest.method in ("char", "byte"):
-        words = [word if line[start].strip() else -1 for start, word in zip(starts, words, strict=True)]
+        words = [-1 if is_separator(line[start]) else word for start, word in zip(starts, words, strict=True)]
     ends: list[int] = []
     for position in reversed(range(len(words))):
         has_next = words[position : position + 1] == words[position + 1 : position + 2]

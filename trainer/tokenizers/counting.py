@@ -18,6 +18,7 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
     has_byte_fallback,
 )
+from trainer.data.words import is_separator, split_words
 from trainer.tokenizers.base import Ids, Text, Tokenizer
 
 CODE_POINTS = 0x110000
@@ -25,7 +26,7 @@ Counts: TypeAlias = "NDArray[np.int64]"
 _NEWLINE = ord("\n")
 
 
-_SPACES = [i for i in range(0x3001) if chr(i).isspace()]
+_SPACES = [i for i in range(0x3001) if is_separator(chr(i))]
 _IS_SPACE = np.zeros(CODE_POINTS, dtype=np.bool_)
 _IS_SPACE[_SPACES] = True
 _LONGER_IN_UTF8 = (0x80, 0x800, 0x10000)
@@ -49,7 +50,7 @@ def count_lines(
 
 
 class TextSize(NamedTuple):
-    """The size of some lines, in a stream with their newlines. Words are those that `str.split` finds."""
+    """The size of some lines, in a stream with their newlines. Words are those of `split_words`."""
 
     lines: int
     characters: int
@@ -63,7 +64,7 @@ def text_size(text: str, documents: DocumentMode = "line") -> TextSize:
     is_newline: NDArray[np.bool_] = characters == _NEWLINE
     newlines = int(np.count_nonzero(is_newline))
     is_space: NDArray[np.bool_] = np.take(_IS_SPACE, characters)
-    words = int(np.count_nonzero(is_space[:-1] < is_space[1:])) + (text[-1:].strip() != "")
+    words = int(np.count_nonzero(is_space[:-1] < is_space[1:])) + (split_words(text[-1:]) != [])
     utf8_bytes = len(characters) + sum(int(np.count_nonzero(characters >= first)) for first in _LONGER_IN_UTF8)
     uncounted = newlines if documents == "line" else -1  # the last line has a newline too
     return TextSize(newlines + 1, len(characters) - uncounted, words, utf8_bytes - uncounted)

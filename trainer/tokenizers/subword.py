@@ -25,8 +25,8 @@ SPLIT = pre_tokenizers.Split(
         r" ?#"
         r"| ?(?:[\p{L}\p{M}]|(?<=\p{L})['\u2019](?=\p{L})){1,60}"
         r"| ?\p{N}{1,60}"
-        r"| ?[^\s\p{L}\p{M}\p{N}#]{1,60}"
-        r"|\s"
+        r"| ?[^\s\u200b\p{L}\p{M}\p{N}#]{1,60}"
+        r"|[\s\u200b]"
     ),
     "isolated",
 )

@@ -145,6 +145,16 @@ def test_words__are_those_between_white_space_with_their_places(method: str) -> 
     assert len(blank) == (0 if method == "word" else 1), "the space at the end of the first line"
 
 
+@pytest.mark.parametrize("method", ["char", "byte", "word", *SUBWORD])
+def test_words__are_those_between_zero_width_spaces(method: str) -> None:
+    lines = ["ab\u200bc,\u200b ab", "c\u200bab ab,", "ab\u200b c"] * 3
+    tokens = tokenizer_of(method, lines, lines, **({} if method in ("byte", "word") else {"vocab_size": 20}))
+    words = score(model_of("lstm", vocabulary_of(tokens)), tokens, lines[0], detail_level="per_word").words or ()
+    assert [word.text for word in words if word.text] == (
+        ["ab\u200bc,", "ab"] if method == "byte" else ["ab", "c,", "ab"]
+    ), "its tokens are single bytes"
+
+
 def test_levels__each_have_what_those_before_them_have() -> None:
     tokens = char_tokenizer(["abc"])
     model = model_of("char_lstm", vocabulary_of(tokens))

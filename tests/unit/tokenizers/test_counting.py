@@ -7,7 +7,8 @@ from trainer.tokenizers.counting import CODE_POINTS, TextSize, text_size
 
 def size_by_str(lines: list[str]) -> TextSize:
     text = "".join(lines)
-    return TextSize(len(lines), len(text), sum(len(line.split()) for line in lines), len(text.encode()))
+    words = sum(len(line.replace("\u200b", " ").split()) for line in lines)
+    return TextSize(len(lines), len(text), words, len(text.encode()))
 
 
 @for_all(line_lists)

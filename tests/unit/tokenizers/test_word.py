@@ -4,11 +4,14 @@ from unicodedata import normalize
 
 import pytest
 import tokenizers
+from tokenizers import pre_tokenizers
 
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
 from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
-from trainer.tokenizers.word import with_spaces
+from trainer.contracts.base import changed
+from trainer.tokenizers.library import content_of, word_level
+from trainer.tokenizers.word import WordTokenizer, with_spaces
 
 
 def test_ids__are_the_unknown_word_the_end_and_words_as_they_came() -> None:
@@ -76,3 +79,24 @@ def test_white_space__is_the_same_in_the_library_file() -> None:
     for code_point in range(0x3100):
         text = f"a{chr(code_point)}a"
         assert library.encode(text, add_special_tokens=False).ids == tokenizer.encode(text)
+
+
+KHMER = "ខ្ញុំ\u200bទៅ\u200b \u200bផ្សារ"
+
+
+def test_zero_width_spaces__separate_words_and_joiners_do_not() -> None:
+    tokenizer = tokenizer_of("word", [KHMER, "می\u200cروم"])
+    assert tokenizer.texts[2:] == ["ខ្ញុំ", "ទៅ", "ផ្សារ", "می\u200cروم"]
+    assert [KHMER[a:b] for a, b in tokenizer.spans(KHMER)] == ["ខ្ញុំ", "ទៅ", "ផ្សារ"]
+    assert tokenizer.unknown_characters("ab\u200bc", tokenizer.encode_documents("ab\u200bc")) == 3
+
+
+def test_tokenizer_of_an_earlier_version__has_zero_width_spaces_inside_words() -> None:
+    today = tokenizer_of("word", [KHMER])
+    library = word_level(["<UNK>", "<eos>", "a\u200bb"], "<UNK>")
+    library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\x1c-\x1f]+"), "removed")
+    content = content_of(library, ["<UNK>", "<eos>"])
+    earlier = WordTokenizer(content, changed(today.manifest, vocab_size=3))
+    assert earlier.encode("a\u200bb a b") == [2, 0, 0]
+    assert earlier.spans("a\u200bb a") == [(0, 3), (4, 5)]
+    assert earlier.unknown_characters("a\u200bc d", earlier.encode_documents("a\u200bc d")) == 4
