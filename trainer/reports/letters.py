@@ -11,6 +11,14 @@ _VOWELS_AM = "\u0e33\u0eb3"
 """Vowels of Thai and Lao that Unicode calls letters; their ring stands over the letter before."""
 _CONJUNCT_SCRIPTS = frozenset("DEVANAGARI BENGALI GUJARATI ORIYA TELUGU KANNADA MALAYALAM KHMER".split())
 """Scripts in which a virama joins two consonants to one sign."""
+_VOWELS = frozenset("A AA AE AI AU AW AY E EE I II L LL O OE OO OOE R RR U UE UU UUE".split())
+"""Last words of the names of their vowels: DEVANAGARI LETTER SHORT E."""
+_PREPENDED = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+"""Signs that surround the number or the word after them."""
+_LEADING = (("\u1100", "\u115f"), ("\ua960", "\ua97f"))
+_LATER = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7ff"))
+_SYLLABLES = (("\uac00", "\ud7a3"),)
+"""The first letters of Korean syllables, the later ones, and syllables that are one character."""
 
 
 def _arabic_forms() -> dict[str, dict[str, str]]:
@@ -52,6 +60,10 @@ def _continues(text: str, at: int, before: str, char: str) -> bool:
         return True
     if "\U0001f3fb" <= char <= "\U0001f3ff" or "\U000e0020" <= char <= "\U000e007f":  # skin tones, tags of flags
         return True
+    if _is_in(before, (*_LEADING, *_LATER, *_SYLLABLES) if _is_in(char, _LATER) else _LEADING):
+        return _is_in(char, (*_LEADING, *_LATER, *_SYLLABLES))
+    if before in _PREPENDED:
+        return True
     if _is_flag_letter(char):
         first = at
         while first > 0 and _is_flag_letter(text[first - 1]):
@@ -62,7 +74,16 @@ def _continues(text: str, at: int, before: str, char: str) -> bool:
     marks = before if before != _JOINER else text[at - 2 : at - 1]
     combining = unicodedata.combining(marks) if marks else 0
     is_virama = combining == _VIRAMA_CLASS and unicodedata.name(marks, "").split()[0] in _CONJUNCT_SCRIPTS
-    return is_virama or unicodedata.combining(before) in _DOUBLE_CLASSES
+    return (is_virama and _is_consonant(char)) or unicodedata.combining(before) in _DOUBLE_CLASSES
+
+
+def _is_consonant(char: str) -> bool:
+    """Return whether a letter of an Indic script is none of its vowels."""
+    return unicodedata.name(char, "?").split()[-1] not in _VOWELS
+
+
+def _is_in(char: str, ranges: Iterable[tuple[str, str]]) -> bool:
+    return any(first <= char <= last for first, last in ranges)
 
 
 def _is_flag_letter(char: str) -> bool:

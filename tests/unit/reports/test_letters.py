@@ -10,6 +10,7 @@ from trainer.reports.letters import clusters, font_packages, joined, without_for
 
 WORDS = [
     "हि|न्दी| |क्ष|त्रि|य",
+    "त|त्त्व|म्|अ|सि",  # no conjunct with a vowel
     "বাং|লা",
     "ที่|น้ำ",
     "த|மி|ழ்| |க்|க",
@@ -20,6 +21,8 @@ WORDS = [
     "क्\u200c|ष",
     "a\u0301|\n|b\u0301",
     "ئ|ۇ|ي",
+    "\u1112\u1161\u11ab|\u1100\u1100\u119e|가\u11ab|가|나|\u1100|a|\ua960가",  # letters of Korean syllables
+    "\u0600١|٢",
     "中|文|한",
     "\u0301|\n|\u0301x",
     "",
