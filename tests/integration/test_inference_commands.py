@@ -75,9 +75,9 @@ async def test_segmentation__answers_with_the_report_of_a_text_file(answers: Pat
         spoken = Upload("verses.cha", f"*MOT:\t{VERSE} .\n%mor:\tn|x\n".encode() * 10)
         of_transcript = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": spoken}))
         assert "✂ Word segmentation of verses.txt" in said(found) and is_hidden(found)
-        assert "tropy" in said(found) and "8 lines without their spaces: 26.1%" in said(found)
+        assert "tropy" in said(found) and "10 lines without their spaces: 26.1%" in said(found)
         assert "10 lines read without codes, by speakers MOT 10" in said(of_transcript)
-        assert "8 lines without their spaces" in said(of_transcript)
+        assert "10 lines without their spaces" in said(of_transcript)
         assert number(refused.embeds[0]["color"]) == AMBER
         assert "The text has 1 line of two characters or more. Give 10 or more." in said(refused)
 

@@ -31,6 +31,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_texts
 from trainer.lab.calls import GET_LATEST_EVALUATION
 from trainer.reports.leak_notes import shares_note
+from trainer.reports.names import named, run_names
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown, known_note
 from trainer.reports.segmentation_report import segmentation_report
@@ -256,7 +257,8 @@ def _segment(options: _SegmentOptions, terminal: Terminal) -> int:
 
     async def segment(installation: Installation) -> int:
         found = (await installation.ask(options.run, request)).result()
-        terminal.show_report(found, segmentation_report(found, data.name))
+        names = run_names([(found.scores[0].model, (await installation.effective(options.run)).label)])
+        terminal.show_report(found, named(segmentation_report(found, data.name), names))
         return 0
 
     return with_model(options.run, settings, terminal, segment)

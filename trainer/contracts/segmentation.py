@@ -23,7 +23,7 @@ BoundaryRule = Literal["peak", "threshold"]
 
 
 class Share(Frozen):
-    """A share, or a difference of two, with its 95 % interval by a bootstrap over lines."""
+    """A share, or a difference of two, with its 95 % interval over lines and over the choice of thresholds."""
 
     value: float
     low: float
@@ -34,12 +34,12 @@ class BoundaryScore(Frozen, json_schema_extra=describe_fields):
     """The boundaries that a model predicts by a cue and a rule; line ends do not count."""
 
     model: str
-    """A run, its n-gram, or `random`."""
+    """A run or its n-gram; `random` in earlier results."""
     cue: Cue | None
-    """None for random boundaries, as the rule."""
+    """None for the random boundaries of earlier results, as the rule."""
     rule: BoundaryRule | None
     threshold_nats: float | None
-    """Chosen on the lines for that; None for another rule."""
+    """The best one on all lines; each fifth is scored with that of the other four. None for another rule."""
     n_predicted: int
     n_right: int
     precision: Share | None
@@ -48,6 +48,14 @@ class BoundaryScore(Frozen, json_schema_extra=describe_fields):
     """The share of the true boundaries that are predicted."""
     f1: Share
     """The harmonic mean of precision and recall."""
+    chance: Share | None = None
+    """The F1 of the same rule on cues without information: the values shuffled among the places of each line.
+
+    The mean of 199 shuffled cues (39 for long texts), each with thresholds of its own, and the range of 95 % of
+    them. None in earlier results.
+    """
+    f1_minus_chance: Share | None = None
+    """Above chance if its interval is above 0; None in earlier results."""
     f1_minus_ngram: Share | None = None
     """For a run with an n-gram beside it: the difference of the F1 by the same cue and rule."""
 
@@ -57,18 +65,22 @@ class SegmentationResult(Frozen, json_schema_extra=describe_fields):
 
     n_lines: int
     """Lines on which boundaries are scored."""
-    n_tuning_lines: int
-    """Other lines, on which thresholds and the rate of random boundaries are chosen."""
     n_places: int
-    """Places between two characters of a scored line."""
+    """Places between two letters with their marks (grapheme clusters) of a scored line."""
     n_boundaries: int
     scores: tuple[BoundaryScore, ...]
+    n_tuning_lines: int = 0
+    """In earlier results: other lines, on which thresholds and the rate of random boundaries were chosen."""
+    n_inside: int = 0
+    """Boundaries inside a letter with its marks, which do not count."""
     n_cut: int = 0
     """Lines beyond the run's context, so that they are scored by windows."""
     n_unknown: int = 0
     """Characters that the run does not know."""
     has_ngram: bool = True
     """False if the training text is deleted, has changed or is not yours, so that there is no n-gram of it."""
+    is_ngram: bool = False
+    """True for a run of n-grams that is this n-gram itself."""
     is_trained_with_spaces: bool = False
     """The training text has words between spaces, which the run expects in this text too."""
     leak: Leak | None = None
@@ -86,7 +98,7 @@ class SegmentRequest(CountOptions, InferenceRequest):
     text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)]
     """Lines of words between white space; each line is scored by itself."""
     seed: NonNegativeInt = 0
-    """Draws the lines for thresholds, the random boundaries, and the resamples of the intervals."""
+    """Draws the fifths of the lines, the shuffled cues, and the resamples of the intervals."""
 
     @classmethod
     def response_type(cls) -> "type[SegmentResponse]":

@@ -20,6 +20,7 @@ from trainer.reading.segmentation import Floats, LineCues, lines_of, segmentatio
 from trainer.tokenizers.base import Tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+_EQUAL_NATS = 1e-4
 _BEAM_SIZE = 32
 """128 take four times as long, halve the largest bound, and give the same boundaries (docs/segmentation.md)."""
 
@@ -46,19 +47,32 @@ def segment(
     lines = lines_of(request, tokenizer.manifest.method, tokenizer.normalization)
     texts = [line.text for line in lines]
     counted, together = _counted(count_text), "\n".join(texts)
-    cues = {response.model: _cues(model, tokenizer, texts)}
-    if counted is not None:
-        cues[f"{counted.order}-gram"] = _cues(counted.ngram, tokenizer, texts)
+    own = _cues(model, tokenizer, texts)
+    cues = {response.model: own}
+    of_ngram = None if counted is None else _cues(counted.ngram, tokenizer, texts)
+    is_ngram = of_ngram is not None and _are_equal(own, of_ngram)
+    if counted is not None and of_ngram is not None and not is_ngram:
+        cues[f"{counted.order}-gram"] = of_ngram
+    of_letters = {
+        name: [of_line.of_letters(line.starts) for line, of_line in zip(lines, one.lines, strict=True)]
+        for name, one in cues.items()
+    }
     found = changed(
-        segmentation(lines, {name: one.lines for name, one in cues.items()}, request.seed),
+        segmentation(lines, of_letters, request.seed),
         n_cut=sum(is_cut(model, tokenizer.encode(text)) for text in texts),
         n_unknown=tokenizer.unknown_characters(together, tokenizer.encode_documents(together)),
         has_ngram=counted is not None,
+        is_ngram=is_ngram,
         is_trained_with_spaces=counted is not None and counted.has_spaces,
         leak=_leak(search, normalized(request.text, tokenizer.normalization).split("\n"), texts),
         bound_nats=max((one.bound_nats for one in cues.values() if one.bound_nats is not None), default=None),
     )
     return changed(response, status="completed", segmentation=found)
+
+
+def _are_equal(one: _Cues, other: _Cues) -> bool:
+    pairs = zip(one.lines, other.lines, strict=True)
+    return all(np.allclose(a.surprisal, b.surprisal, rtol=0, atol=_EQUAL_NATS) for a, b in pairs)
 
 
 def _leak(search: LeakSearch | None, *forms: Sequence[str]) -> Leak | None:

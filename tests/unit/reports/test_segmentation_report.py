@@ -51,14 +51,36 @@ def test_report__has_a_row_for_each_model_cue_and_rule() -> None:
 def test_report__has_the_differences_from_the_ngram() -> None:
     better = changed(PEAKS, f1_minus_ngram=Share(value=0.05, low=-0.01, high=0.11))
     _, table = segmentation_report(changed(RESULT, scores=(better, NONE, RANDOM)), "tale.txt").tables()
-    assert rows_of(table)[1:] == [["branching entropy", "peaks", "+5.0% (-1.0% to +11.0%)"]]
+    assert rows_of(table)[1:] == [["run", "branching entropy", "peaks", "+5.0% (-1.0% to +11.0%)"]]
+
+
+def test_report__has_chance_and_the_difference_from_it_and_how_many_rules_are_above() -> None:
+    chance = Share(value=0.36, low=0.34, high=0.41)
+    noise = changed(PEAKS, chance=chance, f1_minus_chance=Share(value=0.04, low=-0.01, high=0.09))
+    above = changed(noise, rule="threshold", f1_minus_chance=Share(value=0.04, low=0.01, high=0.07))
+    above = changed(above, f1_minus_ngram=Share(value=0.02, low=0.01, high=0.03))
+    report = segmentation_report(changed(RESULT, scores=(above, noise), n_tuning_lines=0, n_inside=2), "tale.txt")
+    table, differences = report.tables()
+    assert rows_of(table)[0][3:6] == ["F1", "chance", "precision"]
+    assert rows_of(table)[2][3:5] == [SHARES[0], "36.0% (34.0% to 41.0%)"]
+    assert rows_of(differences) == [
+        ["model", "cue", "boundaries at", "minus chance", "minus n-gram"],
+        ["run", "branching entropy", "above a threshold", "+4.0% (+1.0% to +7.0%)", "+2.0% (+1.0% to +3.0%)"],
+        ["run", "branching entropy", "peaks", "+4.0% (-1.0% to +9.0%)", "–"],
+    ]
+    assert [ENGLISH.note(part) for part in report.parts() if isinstance(part, Note)][1:] == [
+        "Chance is the F1 of the same rule on the values of the cue shuffled within each line, the mean of many. Each"
+        " fifth of the lines is scored with the threshold that is best on the other four.",
+        "1 of 2 rules are above chance: the interval of their difference is above 0.",
+        "Left out: 2 places between words that are inside a letter with its marks without the space.",
+    ]
 
 
 def test_report__says_what_was_scored() -> None:
     report = segmentation_report(RESULT, "tale.txt")
     assert ENGLISH.note(report.title) == "Word segmentation of tale.txt"
     assert [ENGLISH.note(part) for part in report.parts() if isinstance(part, Note)] == [
-        "8 lines without their spaces: 25.0% of 4,000 places between two characters are boundaries.",
+        "8 lines without their spaces: 25.0% of 4,000 places between two letters with their marks are boundaries.",
         "Thresholds and the rate of random boundaries were chosen on 1 line, beside the scored ones.",
     ]
 
@@ -76,11 +98,14 @@ def test_report__warns_of_lines_of_the_training_text() -> None:
 
 
 def test_report__says_what_the_run_has_and_lacks() -> None:
-    odd = changed(RESULT, is_trained_with_spaces=True, has_ngram=False, n_unknown=1, n_cut=2, bound_nats=0.0042)
+    odd = changed(
+        RESULT, is_trained_with_spaces=True, has_ngram=False, is_ngram=True, n_unknown=1, n_cut=2, bound_nats=0.0042
+    )
     notes = [ENGLISH.note(part) for part in segmentation_report(odd, "tale.txt").parts() if isinstance(part, Note)]
     assert notes[2:] == [
         "The training text of the run has spaces between words, so that the run expects them here too. Train a run on a"
         " text without spaces.",
+        "The run is the best n-gram of its training text itself.",
         "No n-gram: the training text of the run is deleted, has changed, or is not yours.",
         "1 character unknown to the run.",
         "2 lines beyond the run's context, scored by windows.",
