@@ -44,12 +44,6 @@ def _read(name: str) -> _Catalogue:
 
 CATALOGUES: dict[Language, Mapping[str, str | list[str]]] = {"en": {}, "tr": _read("tr"), "ru": _read("ru")}
 """The texts of each language by their English text; a text with a number has a list of its plural forms."""
-MESSAGES: dict[Language, Mapping[str, str | list[str]]] = {
-    "en": {},
-    "tr": _read("messages_tr"),
-    "ru": _read("messages_ru"),
-}
-"""The messages that are worded in English, by their template, whose values are numbered; nouns have plural forms."""
 _FIELD = re.compile(r"\{(\d)\}")
 _COUNT = re.compile(r"(\d[\d,]*) ([A-Za-z -]+)")
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d+")
@@ -138,30 +132,39 @@ class _Template(NamedTuple):
         return before != "" and before in "'`" and before == after
 
 
-class _Templates(NamedTuple):
-    """The templates of a language, in each list those with the most signs first."""
+class Messages(NamedTuple):
+    """The messages of a language that are worded in English; in each list the templates with the most signs first."""
 
+    known: Mapping[str, str | list[str]]
+    """By their template, whose values are numbered; nouns have plural forms."""
     anchored: list[_Template]
     """Those that begin with a literal part."""
     others: list[_Template]
     weak: list[_Template]
 
 
-def _templates_of(catalogue: Mapping[str, str | list[str]]) -> _Templates:
-    found = _Templates([], [], [])
-    for english, translated in sorted(catalogue.items()):
+_messages: dict[Language, Messages] = {}
+
+
+def messages_of(language: Language) -> Messages:
+    """Return the messages of a language, which are read at their first use: they take a megabyte."""
+    if language not in _messages:
+        _messages[language] = _read_messages(language)
+    return _messages[language]
+
+
+def _read_messages(language: Language) -> Messages:
+    found = Messages(_read(f"messages_{language}"), [], [], [])
+    for english, translated in sorted(found.known.items()):
         split: list[str] = _FIELD.split(english)
         if len(split) > 1 and isinstance(translated, str):
             template = _Template(tuple(split[::2]), tuple(split[1::2]), translated, max(split[::2], key=len))
             is_weak = len([sign for sign in "".join(template.parts) if sign.isalpha()]) <= _MAX_WEAK_LETTERS
             group = found.anchored if template.parts[0] else found.weak if is_weak else found.others
             group.append(template)
-    for group in found:
+    for group in (found.anchored, found.others, found.weak):
         group.sort(key=_Template.n_signs, reverse=True)
     return found
-
-
-_TEMPLATES: dict[Language, _Templates] = {language: _templates_of(known) for language, known in MESSAGES.items()}
 
 
 def told(message: str) -> str:
@@ -190,24 +193,26 @@ def _whole(text: str, language: Language, *, is_value: bool) -> str:
         return parted
     if (listed := _listed(text, language)) != text:
         return listed
-    return _by_template(text, _TEMPLATES[language].weak, language) or text
+    return _by_template(text, messages_of(language).weak, language) or text
 
 
 def _matched(text: str, language: Language) -> str | None:
     """Return a message, or the problem behind the name of a field, translated by one template."""
-    known = MESSAGES[language].get(text) or CATALOGUES[language].get(text) or CATALOGUES[language].get(f"{text}.")
+    known = (
+        messages_of(language).known.get(text) or CATALOGUES[language].get(text) or CATALOGUES[language].get(f"{text}.")
+    )
     if isinstance(known, str):
         return known.removesuffix(".")
     if (counted := _counted(text, language)) is not None:
         return counted
-    if (rendered := _by_template(text, _TEMPLATES[language].anchored, language)) is not None:
+    if (rendered := _by_template(text, messages_of(language).anchored, language)) is not None:
         return rendered
     if (named := _OF_FIELD.fullmatch(text)) is not None:
         name: str = named[1]
         problem: str = named[2]
         if (rest := _matched(problem, language)) is not None:
             return f"{name}{rest}" if rest.startswith(":") else f"{name} {rest}"
-    return _by_template(text, _TEMPLATES[language].others, language)
+    return _by_template(text, messages_of(language).others, language)
 
 
 def _by_template(text: str, templates: list[_Template], language: Language) -> str | None:
@@ -241,7 +246,7 @@ def _counted(text: str, language: Language) -> str | None:
     digits: str = counted[1]
     noun: str = counted[2]
     for singular in (noun, noun.removesuffix("s")):
-        forms = MESSAGES[language].get(f"{{count}} {singular}")
+        forms = messages_of(language).known.get(f"{{count}} {singular}")
         if isinstance(forms, list):
             number = int(digits.replace(",", ""))
             return forms[_FORMS[language](number)].format(count=digits.translate(marks))
