@@ -16,7 +16,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.data.input_text import GivenText, read_texts
-from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES, clean_file_name
+from trainer.data.text import ARCHIVE_SUFFIXES, CONVERTED_SUFFIXES, clean_file_name
 from trainer.lab.language import _
 from trainer.reading.tables import SUFFIXES as TIMES_SUFFIXES
 from trainer.system.retries import back_off
@@ -41,7 +41,7 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
     """
     kind, endings = _kind(option)
     if is_corpus:
-        kind, endings = _("a plain text or a table"), (*endings, *TABLE_SUFFIXES)
+        kind, endings = _("a plain text or a table"), (*endings, *CONVERTED_SUFFIXES)
     ending = PurePosixPath(filename).suffix.lower()
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"

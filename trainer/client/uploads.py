@@ -17,7 +17,7 @@ from trainer.contracts.parameters import UploadPath
 from trainer.contracts.wording import distinct
 from trainer.data.corpora import require_lines
 from trainer.data.folders import folder_notes
-from trainer.data.text import check_plain, check_text_name, clean_file_name, count_lines, is_table, text_files
+from trainer.data.text import check_plain, check_text_name, clean_file_name, count_lines, is_converted, text_files
 from trainer.lab.calls import GET_UPLOAD, START_UPLOAD
 from trainer.system.files import sha256_of
 
@@ -99,7 +99,7 @@ def _described(path: Path, name: str | None, language: str | None, is_ipa: bool 
     files = text_files(path)
     for file in files:
         check_text_name(file.name)
-    if not is_table(path):
+    if not is_converted(path):
         for file in files:
             check_plain(file)
         require_lines(path.name, count_lines(path))

@@ -33,7 +33,7 @@ from trainer.data.text import (
     corpus_sha256,
     count_kinds,
     count_lines,
-    is_table,
+    is_converted,
     line_blocks,
     shown_name,
     text_files,
@@ -336,10 +336,10 @@ def _find_below(root: Path, name: str, field: str, *, has_notes: bool = False) -
     for candidate in (path, path.with_name(f"{path.name}.txt")):
         _require_below(root, candidate, field)
         if candidate.is_file() and not (has_notes and candidate.suffix == _NOTE_SUFFIX):
-            if is_table(candidate) and field != "ratings":
+            if is_converted(candidate) and field != "ratings":
                 message = (
-                    f"'{shown_name(name)}' in the corpus folder is a table of texts. Save its texts as .txt there, or"
-                    " give the path of the table to `mt`."
+                    f"'{shown_name(name)}' in the corpus folder is a table or a transcript. Save its texts as .txt"
+                    " there, or give its path to `mt`."
                 )
                 raise AppError(ErrorCode.INVALID_INPUT, message)
             return candidate

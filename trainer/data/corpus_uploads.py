@@ -22,8 +22,8 @@ from trainer.data.corpora import CorpusStore, other_corpus
 from trainer.data.corpus_overview import corpus_overview
 from trainer.data.tables import as_text
 from trainer.data.text import (
+    CONVERTED_SUFFIXES,
     SUFFIXES,
-    TABLE_SUFFIXES,
     check_text_name,
     clean_corpus_name,
     clean_file_name,
@@ -177,7 +177,7 @@ class CorpusUploads:
     def _check_size(self, request: UploadRequest) -> None:
         """Raise CONFLICT before a text is sent whose name is that of a corpus of another size."""
         name, [file, *more] = request.name, request.files
-        if name is None or more or Path(file.name).suffix.lower() in TABLE_SUFFIXES or not self._corpora.has(name):
+        if name is None or more or Path(file.name).suffix.lower() in CONVERTED_SUFFIXES or not self._corpora.has(name):
             return
         path = self._corpora.find(name)
         if path.is_dir() or path.stat().st_size != file.bytes:
@@ -324,7 +324,7 @@ def _content_sha256(request: UploadRequest) -> str | None:
     """Return the hash of the corpus that an upload becomes; None for a table, and for files without a hash."""
     if len(request.files) == 1:
         [file] = request.files
-        return None if Path(file.name).suffix.lower() in TABLE_SUFFIXES else file.sha256
+        return None if Path(file.name).suffix.lower() in CONVERTED_SUFFIXES else file.sha256
     files = sorted((file.name, file.sha256) for file in request.files if file.sha256 and not is_about(file.name))
     listing = (f"{digest}  {name}\n" for name, digest in files)
     return sha256("".join(listing).encode()).hexdigest() if all(file.sha256 for file in request.files) else None

@@ -17,7 +17,7 @@ from trainer.contracts.experiments import RATING_COLUMNS
 from trainer.contracts.wording import counted
 from trainer.data import chat_transcripts
 from trainer.data.rows import are_names, bad_line, in_file, json_values, read_table, shown_names
-from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks, with_newlines
+from trainer.data.text import check_text_name, is_converted, line_blocks, text_blocks, with_newlines
 from trainer.reports.report_text import ENGLISH
 
 _FIELD = "text"
@@ -51,7 +51,7 @@ def as_text(path: Path, folder: Path, quoting: Quoting | None = None) -> PlainTe
     """
     if not path.is_dir():
         check_text_name(path.name)
-    if not is_table(path) or _has_ratings(path):
+    if not is_converted(path) or _has_ratings(path):
         return PlainText(path)
     with in_file(path.name):
         if path.suffix.lower() == ".jsonl":

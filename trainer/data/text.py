@@ -16,8 +16,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
-TABLE_SUFFIXES = (".jsonl", ".tsv", ".csv", ".cha")
-"""Endings of files of which the texts are read: the field `text`, or the utterances of a transcript in CHAT."""
+CONVERTED_SUFFIXES = (".jsonl", ".tsv", ".csv", ".cha")
+"""Endings of files that are made plain texts: of tables the field `text`, of transcripts in CHAT the main lines."""
 _ABOUT = re.compile(r"(readme|licen[cs]es?|notices?|citations?|copying)([\W_\d].*)?", re.IGNORECASE)
 """Names of files that say what a folder is, and are no text of it."""
 ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
@@ -127,19 +127,19 @@ def is_about(name: str) -> bool:
 
 
 def check_text_name(name: str) -> None:
-    """Raise UNSUPPORTED_MEDIA_TYPE for a name whose ending is neither that of a text nor that of a table of texts.
+    """Raise UNSUPPORTED_MEDIA_TYPE for a name whose ending is none of a text, a table or a transcript.
 
     A name without an ending is that of a text.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    endings = " or ".join((".txt", *TABLE_SUFFIXES))
+    endings = " or ".join((".txt", *CONVERTED_SUFFIXES))
     if suffix in ARCHIVE_SUFFIXES:
         message = f"'{shown_name(name)}' is an archive. Unpack it and give a file whose name ends in {endings}."
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
-    if suffix not in ("", *SUFFIXES, *TABLE_SUFFIXES):
+    if suffix not in ("", *SUFFIXES, *CONVERTED_SUFFIXES):
         message = (
-            f"'{shown_name(name)}' is not read: a plain text has a name that ends in .txt, a table of texts one that"
-            f" ends in {' or '.join(TABLE_SUFFIXES)}."
+            f"'{shown_name(name)}' is not read: a plain text has a name that ends in .txt, a table or a transcript one"
+            f" that ends in {' or '.join(CONVERTED_SUFFIXES)}."
         )
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
 
@@ -166,8 +166,8 @@ def check_start(start: bytes, name: str) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
-def is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
+def is_converted(path: Path) -> bool:
+    return path.suffix.lower() in CONVERTED_SUFFIXES and not path.is_dir()
 
 
 def corpus_sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from trainer.contracts.parameters import MAX_COMPARED, SORT_FIELDS, SortField
 from trainer.contracts.reports import WRITINGS, Form, Note, Writing, note
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
-from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
+from trainer.data.text import CONVERTED_SUFFIXES, SUFFIXES
 from trainer.reports.run_report import RUN_FIELDS, RUN_LOSSES
 
 
@@ -78,7 +78,7 @@ class PageTables(Frozen):
     run_columns: tuple[RunColumn, ...] = tuple(_run_columns())
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     max_compared: int = MAX_COMPARED
-    corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)
+    corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *CONVERTED_SUFFIXES)
 
     max_unknown_char_share: float = MAX_UNKNOWN_CHAR_SHARE
     marked_forms: tuple[Form, ...] = ("loss", "per_char", "perplexity")

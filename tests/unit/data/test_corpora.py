@@ -219,7 +219,7 @@ async def test_offered_table__is_stored_as_its_plain_text(corpora: CorpusStore, 
     assert (stored(tmp_path) / name).read_bytes() == b"one\ntwo\n"
     assert table.exists()
     table.rename(root / "cats.jsonl")
-    with refused(ErrorCode.INVALID_INPUT, "'cats.jsonl' in the corpus folder is a table of texts. Save"):
+    with refused(ErrorCode.INVALID_INPUT, "'cats.jsonl' in the corpus folder is a table or a transcript. Save"):
         await corpora.describe("cats.jsonl")
 
 

@@ -74,7 +74,9 @@ def test_table__without_a_text_names_the_line(tmp_path: Path, name: str, content
     "name", ["a.json", "a.NDJSON", "a.rtf", "a.docx", "a.flextext", "a.conllup", "a.sfm", "a.en", "a.v2"]
 )
 def test_other_formats__are_refused_by_their_names(tmp_path: Path, name: str) -> None:
-    sentence = f"'{name}' is not read: a plain text has a name that ends in .txt, a table of texts one that ends in"
+    sentence = (
+        f"'{name}' is not read: a plain text has a name that ends in .txt, a table or a transcript one that ends in"
+    )
     with refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE, sentence):
         plain_text_of(tmp_path, name, "x")
 
