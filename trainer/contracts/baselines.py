@@ -11,7 +11,9 @@ from trainer.contracts.intervals import margin_of_mean
 MAX_COUNTED_TOKENS = 5_000_000
 """Tokens of a training split that are counted, and characters; more would take more than about ten seconds each."""
 Against = Literal["better", "no_clear_difference", "worse"]
-Shortfall = Literal["time", "size", "settings", "tokens"]
+Shortfall = Literal["time", "size", "settings", "tokens", "order"]
+_ROUNDING_BITS = 1e-6
+"""The largest difference in bits per character between equal models, of which one is in single precision."""
 _ADVICE: Mapping[Shortfall, str] = {
     "time": "give it more time first, then a larger size or more text.",
     "size": "train a larger size first, then longer or on more text.",
@@ -19,6 +21,7 @@ _ADVICE: Mapping[Shortfall, str] = {
         "a study tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
     ),
     "tokens": "n-grams of characters predict this text better than n-grams of these tokens: choose `tokenizer: char`.",
+    "order": "train on more text, or give a smaller `model.max_order`.",
 }
 _VERDICTS: Mapping[Against, str] = {
     "worse": "This model is worse than counting",
@@ -66,7 +69,7 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     """True if much of the split stands in training text: the difference says nothing about unseen text."""
     shortfall: Shortfall = "settings"
     """What a training lacked first: time, where its request limits it; size, where it asks for the smallest; tokens:
-    the model counts n-grams of tokens itself."""
+    the model counts n-grams of tokens itself, and those of characters are stronger; order: it counts others itself."""
     characters: CharacterCounts | None = None
     """The n-gram of characters; None where the tokens are characters, where some of the text is unknown, and in
     baselines of earlier versions."""
@@ -108,9 +111,10 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     @property
     def against(self) -> Against:
         """Comparison of the model with the stronger n-gram; clear where the interval of the difference excludes 0."""
-        if self.difference < -(self.margin or 0.0):
+        margin = max(self.margin or 0.0, _ROUNDING_BITS)
+        if self.difference < -margin:
             return "better"
-        return "worse" if self.difference > (self.margin or 0.0) else "no_clear_difference"
+        return "worse" if self.difference > margin else "no_clear_difference"
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warning about a model that is worse than counting, or not clearly better, with what to do.

@@ -47,7 +47,7 @@ def measure_baselines(
     for split, loss_nats in losses.items():
         if loss_nats is not None:
             baseline, ngram_nats = _measured(counts, corpus, split, loss_nats)
-            baselines[split] = changed(baseline, shortfall=_shortfall(effective))
+            baselines[split] = changed(baseline, shortfall=_shortfall(effective, baseline))
             if split == metrics.split:
                 baselines[split], metrics = compared(baselines[split], metrics, ngram_nats)
     return baselines, metrics
@@ -66,9 +66,9 @@ def counted_validation_loss(
     return fsum(nats) / corpus.sizes["validation"].tokens
 
 
-def _shortfall(effective: EffectiveRequest) -> Shortfall:
-    if isinstance(effective.model, NgramConfig) and effective.tokenizer.method != "char":
-        return "tokens"
+def _shortfall(effective: EffectiveRequest, baseline: Baseline) -> Shortfall:
+    if isinstance(effective.model, NgramConfig):
+        return "tokens" if baseline.is_of_characters else "order"
     if any(limit is not None for limit in (effective.minutes, effective.max_steps, effective.max_seconds)):
         return "time"
     return "size" if effective.model_size == "tiny" else "settings"

@@ -197,6 +197,17 @@ def test_ngrams_of_subwords__are_worse_than_those_of_characters(tmp_path: Path) 
     assert (found.order, found.shortfall, found.is_of_characters) == (1, "tokens", True)
 
 
+def test_ngrams_of_characters__are_told_of_orders_alone(tmp_path: Path) -> None:
+    run = poems(tmp_path, tokenizer={"method": "char"})
+    effective = changed(run.effective, model=NgramConfig(max_order=3))
+    found = baselines_of(run, metrics_of(run, "test"), effective)[0]["test"]
+    assert (found.order, found.shortfall) == (1, "order")
+    for rounding in (1e-8, -1e-8):
+        equal = changed(found, bits_per_char=found.ngram_bits_per_char + rounding, margin=0.0, has_leak=False)
+        assert equal.against == "no_clear_difference"
+        assert "train on more text, or give a smaller `model.max_order`" in "".join(equal.warnings())
+
+
 def test_warm_start__is_compared_with_counts_of_its_ancestors_text(tmp_path: Path) -> None:
     split: dict[str, object] = {"split_by": "position", "holdout_fraction": 0.45, "test_fraction": 0}
     run = make_run(tmp_path, [*LINES, *MANY[-4:]], tokenizer={"method": "char"}, **split)
