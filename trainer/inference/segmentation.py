@@ -1,6 +1,6 @@
 """Cues of word boundaries in a text without spaces, by a model and by the best n-gram of its training text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,11 @@ from trainer.inference.leaks import LeakSearch, leak_of_lines
 from trainer.inference.scoring import Scores, is_cut, score_lines
 from trainer.inference.tokenizations import has_several, marginals
 from trainer.models.base import LanguageModel
-from trainer.models.ngram import CountedText
+from trainer.models.ngram import CountedText, are_same_surprisals
 from trainer.reading.segmentation import Floats, LineCues, lines_of, segmentation
 from trainer.tokenizers.base import Tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-_EQUAL_NATS = 1e-4
 _BEAM_SIZE = 32
 """128 take four times as long, halve the largest bound, and give the same boundaries (docs/segmentation.md)."""
 
@@ -29,6 +28,11 @@ class _Cues(NamedTuple):
     lines: list[LineCues]
     bound_nats: float | None = None
     """The largest bound of the surprisal of a character; None for exact ones."""
+
+    def surprisals(self) -> Iterator[float]:
+        for line in self.lines:
+            nats: list[float] = line.surprisal.tolist()
+            yield from nats
 
 
 def segment(
@@ -50,7 +54,7 @@ def segment(
     own = _cues(model, tokenizer, texts)
     cues = {response.model: own}
     of_ngram = None if counted is None else _cues(counted.ngram, tokenizer, texts)
-    is_ngram = of_ngram is not None and _are_equal(own, of_ngram)
+    is_ngram = of_ngram is not None and are_same_surprisals(own.surprisals(), of_ngram.surprisals())
     if counted is not None and of_ngram is not None and not is_ngram:
         cues[f"{counted.order}-gram"] = of_ngram
     of_letters = {
@@ -68,11 +72,6 @@ def segment(
         bound_nats=max((one.bound_nats for one in cues.values() if one.bound_nats is not None), default=None),
     )
     return changed(response, status="completed", segmentation=found)
-
-
-def _are_equal(one: _Cues, other: _Cues) -> bool:
-    pairs = zip(one.lines, other.lines, strict=True)
-    return all(np.allclose(a.surprisal, b.surprisal, rtol=0, atol=_EQUAL_NATS) for a, b in pairs)
 
 
 def _leak(search: LeakSearch | None, *forms: Sequence[str]) -> Leak | None:

@@ -1,6 +1,6 @@
 """N-gram language models: counted n-grams with Kneser-Ney smoothing; nothing of them is trained by gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from trainer.tokenizers.base import Tokenizer, Vocabulary
 
 _CHUNK_LOGITS = 1 << 20
 """Probabilities that are computed at once."""
+_SAME_SURPRISAL = 1e-4
 
 
 class NgramModel(LanguageModel):
@@ -124,3 +125,12 @@ class CountedText(NamedTuple):
     """That of the best n-gram."""
     has_spaces: bool
     """Its lines have several words between white space."""
+
+
+def are_same_surprisals(one: Iterable[float | None], other: Iterable[float | None]) -> bool:
+    """Return True if two models are the same n-gram by their surprisals of a text, in nats or bits.
+
+    A run of n-grams is the n-gram of its training text, and does not stand beside itself.
+    """
+    pairs = zip(one, other, strict=True)
+    return all(a is b if a is None or b is None else abs(a - b) < _SAME_SURPRISAL for a, b in pairs)

@@ -34,7 +34,7 @@ from trainer.data.run_corpora import training_text
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.leaks import LeakSearch
 from trainer.inference.sequences import score_parts
-from trainer.models.ngram import NgramModel
+from trainer.models.ngram import NgramModel, are_same_surprisals
 from trainer.reading.analysis import MeasureAnalysis, Scores, comparisons, differing, with_common_units
 from trainer.reading.files import reading_files
 from trainer.reading.scoring import no_counts, portions, scores_of, times_of
@@ -48,7 +48,6 @@ from trainer.worker.children.step import run_step
 
 logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _NATS_PER_BIT = log(2)
-_EQUAL_BITS = 1e-4
 
 
 class Scored(NamedTuple):
@@ -169,7 +168,12 @@ def _without_copies(scored: Sequence[Scored]) -> tuple[Sequence[Scored], Sequenc
     for one in scored:
         is_model = one.model.counts is None
         is_ngram = one.model.family == "ngram"
-        same = [] if is_model and not is_ngram else [ngram for ngram in ngrams if _are_equal(one, ngram)]
+        surprisals = one.scores["surprisal"]
+        same = [
+            ngram
+            for ngram in ngrams
+            if (is_ngram or not is_model) and are_same_surprisals(surprisals, ngram.scores["surprisal"])
+        ]
         if same:
             notes.append(
                 note(
@@ -183,11 +187,6 @@ def _without_copies(scored: Sequence[Scored]) -> tuple[Sequence[Scored], Sequenc
         if is_model and is_ngram:
             ngrams.append(one)
     return kept, notes
-
-
-def _are_equal(one: Scored, other: Scored) -> bool:
-    pairs = zip(one.scores["surprisal"], other.scores["surprisal"], strict=True)
-    return all(a is b if a is None or b is None else abs(a - b) < _EQUAL_BITS for a, b in pairs)
 
 
 def _model(one: RunModel, run: RunDirectory) -> ScoringModel:
